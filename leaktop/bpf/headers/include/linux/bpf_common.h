@@ -1,0 +1,2 @@
+/* The instruction encoding, which only handwritten BPF bytecode would need. */
+#include <linux/types.h>

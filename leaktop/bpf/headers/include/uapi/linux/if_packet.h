@@ -1,0 +1,2 @@
+/* Packet types, for programs that filter packets. */
+#include <linux/types.h>

@@ -1,0 +1,568 @@
+/* bcc's C dialect, compiled at start by libbcc: not CO-RE, no vmlinux.h, and `map.lookup(&key)`
+ * is rewritten into helper calls. The kernel half of leaktop's exact accounting of outstanding
+ * memory by call stack; ARCHITECTURE.md follows one malloc through it. */
+#include <uapi/linux/ptrace.h>
+#include "memleak.h"
+
+#define PAGE_LOW_BITS (PAGE_BYTES - 1)
+#define MAX_ERRNO 4095		/* a system call's error is the last 4095 values */
+#define MAP_FIXED 0x10		/* mmap(2): replaces what was mapped there */
+#define MREMAP_DONTUNMAP 4	/* mremap(2): the old range stays mapped */
+
+/* How many mappings one munmap may end: a bound for the verifier, which follows each round; what
+ * is left after as many is counted as unmatched. */
+#define UNMAP_PIECES_MAX 16
+
+/* A thread's outermost allocator call. Only that one counts: what malloc calls inside, mmap for
+ * an arena say, is its own business. */
+struct call {
+	u64 sp;			/* user stack pointer at entry; 0: no call is open */
+	u64 size;		/* bytes asked for */
+	u64 result;		/* posix_memalign: where it stores the block's address */
+	u32 kind;		/* enum call_kind */
+	u32 weight;		/* what a kept block counts; 0: filtered or sampled out */
+	u64 old_address;	/* realloc, mremap: the block that goes if the call succeeds */
+	struct block old;	/* that block, taken out of `blocks` while the call runs */
+	u32 old_held;		/* 1: `old` is valid */
+	u32 fixed;		/* 1: mmap with MAP_FIXED */
+	u64 rest;		/* mremap of a mapping's head: bytes of it that stayed behind */
+};
+
+/* One thread's state. The stack lies here and not in per-CPU memory, since uprobe programs can
+ * be preempted by another thread's (bpf_prog_run_array_uprobe, kernel commit 8c7dcb84e3b7,
+ * disables migration only). */
+struct thread {
+	struct call call;
+	struct stack stack;	/* the stack of the call that is returning */
+};
+
+/* Live settings. key: 0, value: struct config. */
+BPF_ARRAY(config, struct config, 1);
+/* Losses by name. key: enum loss, value: how often. */
+BPF_ARRAY(losses, u64, LOSS_COUNT);
+/* Calls under way. key: pid_tgid, value: that thread's state. LRU: a thread needs its entry only
+ * while a call runs, so the entries of threads that ended are the ones reused. */
+BPF_TABLE("lru_hash", u64, struct thread, threads, THREADS_MAX);
+/* A thread's first state, all zero: too large for the program's stack. key: 0. */
+BPF_ARRAY(blank_thread, struct thread, 1);
+/* Live blocks. key: (address, process), value: size, birth, stack, weight. */
+BPF_TABLE("hash", struct block_key, struct block, blocks, BLOCKS_MAX);
+/* Where live mappings end, so that munmap can cut their tails. key: (end address, process),
+ * value: start address. */
+BPF_TABLE("hash", struct block_key, u64, mapping_ends, MAPPINGS_MAX);
+/* Frames, written once, before the stack's counters. key: stack id. */
+BPF_TABLE("hash", u64, struct stack, stacks, STACKS_MAX);
+/* Counters. key: stack id. One more than stacks: STACK_ID_UNFILED has no frames. */
+BPF_TABLE("hash", u64, struct stack_stats, stack_stats, STACKS_MAX + 1);
+
+static __always_inline void lose(u32 loss)
+{
+	u64 *count = losses.lookup(&loss);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline struct block_key key_of(u64 address)
+{
+	struct block_key key = { .address = address, .pid = bpf_get_current_pid_tgid() >> 32 };
+
+	return key;
+}
+
+static __always_inline u64 whole_pages(u64 length)
+{
+	return (length + PAGE_LOW_BITS) & ~PAGE_LOW_BITS;
+}
+
+/* ---- stacks and their counters ---- */
+
+/* Fill thread->stack with the stack of the caller of the function that is returning. */
+static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread)
+{
+	struct stack *stack = &thread->stack;
+	long got = bpf_get_stack(ctx, stack->pc, sizeof(stack->pc), BPF_F_USER_STACK);
+
+	stack->depth = got > 0 ? got / sizeof(u64) : 0;
+	stack->truncated = got <= 0 || stack->depth == STACK_DEPTH_MAX;
+	if (stack->depth == 0) {
+		stack->pc[0] = PT_REGS_IP(ctx);
+		stack->depth = 1;
+	}
+}
+
+/* A stack's id: a 64-bit mix of its return addresses. Unlike the buckets of a stack-trace map,
+ * any two of 16,384 stacks share one with a probability of 1 in 10^11. */
+static __always_inline u64 stack_id_of(struct stack *stack)
+{
+	u64 id = 0x243f6a8885a308d3ULL + stack->depth;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
+		if (i >= stack->depth)
+			break;
+		id = (id ^ stack->pc[i]) * 0x9e3779b97f4a7c15ULL;
+		id ^= id >> 32;
+	}
+	return id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
+}
+
+/* The counters of thread->stack, made where the stack is new; its id goes to *id. A stack that
+ * finds no room counts under STACK_ID_UNFILED. */
+static __always_inline struct stack_stats *stats_of(struct thread *thread, u64 *id)
+{
+	struct stack_stats fresh = {}, *stats;
+
+	*id = stack_id_of(&thread->stack);
+	stats = stack_stats.lookup(id);
+	if (stats)
+		return stats;
+	/* insert: of two threads that meet here the second leaves the first one's in place */
+	stacks.insert(id, &thread->stack);
+	if (stacks.lookup(id)) {
+		stack_stats.insert(id, &fresh);
+		stats = stack_stats.lookup(id);
+	}
+	if (!stats) {
+		lose(LOST_STACKS_FULL);
+		*id = STACK_ID_UNFILED;
+		stats = stack_stats.lookup(id);
+	}
+	return stats;
+}
+
+static __always_inline void count_alloc(struct stack_stats *stats, const struct block *block)
+{
+	if (stats->allocs == stats->frees) {
+		stats->oldest_ns = block->birth_ns;
+		stats->oldest_freed = 0;
+	}
+	__sync_fetch_and_add(&stats->bytes, block->size * block->weight);
+	__sync_fetch_and_add(&stats->allocs, block->weight);
+}
+
+/* Take `bytes` of a block out of its stack's counters, and the block itself where it `ended`. */
+static __always_inline void count_free(const struct block *block, u64 bytes, int ended)
+{
+	u64 id = block->stack_id;
+	struct stack_stats *stats = stack_stats.lookup(&id);
+
+	if (!stats)
+		return;
+	if (ended) {
+		if (block->birth_ns <= stats->oldest_ns)
+			stats->oldest_freed = 1;
+		__sync_fetch_and_add(&stats->frees, block->weight);
+	}
+	__sync_fetch_and_add(&stats->bytes, -(bytes * block->weight));
+}
+
+/* ---- blocks ---- */
+
+static __always_inline void note_mapping_end(u64 start, u64 size)
+{
+	struct block_key end = key_of(start + size);
+
+	if (mapping_ends.update(&end, &start))
+		lose(LOST_MAPPING_ENDS_FULL);
+}
+
+static __always_inline void forget_mapping_end(u64 start, u64 size)
+{
+	struct block_key end = key_of(start + size);
+
+	mapping_ends.delete(&end);
+}
+
+/* Begin to hold a block; counts nothing. False where there is no room. */
+static __always_inline int hold(u64 address, const struct block *block)
+{
+	struct block_key key = key_of(address);
+	struct block *held, before;
+
+	/* insert fails alike where the address is held and where the map is full */
+	if (blocks.insert(&key, (struct block *)block)) {
+		held = blocks.lookup(&key);
+		if (!held) {
+			lose(LOST_ALLOCS_FULL);
+			return 0;
+		}
+		before = *held;
+		blocks.update(&key, (struct block *)block);
+		if (before.mapping)
+			forget_mapping_end(address, before.size);
+		count_free(&before, before.size, 1);
+		lose(LOST_MISSED_FREES);
+	}
+	if (block->mapping)
+		note_mapping_end(address, block->size);
+	return 1;
+}
+
+/* End [address, address + length) as munmap does: whole mappings, the head or the tail of one.
+ * Returns how many bytes match no mapping from either side. */
+static __always_inline u64 unmap(u64 address, u64 length)
+{
+	struct block_key key, end;
+	struct block *held, block;
+	u64 *start;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < UNMAP_PIECES_MAX; i++) {
+		if (!length)
+			return 0;
+		key = key_of(address);
+		held = blocks.lookup(&key);
+		if (held && held->mapping) {
+			block = *held;
+			blocks.delete(&key);
+			if (block.size <= length) {
+				forget_mapping_end(address, block.size);
+				count_free(&block, block.size, 1);
+				address += block.size;
+				length -= block.size;
+				continue;
+			}
+			count_free(&block, length, 0);
+			block.size -= length;
+			hold(address + length, &block);
+			return 0;
+		}
+		end = key_of(address + length);
+		start = mapping_ends.lookup(&end);
+		if (!start)
+			return length;
+		key.address = *start;
+		mapping_ends.delete(&end);
+		held = blocks.lookup(&key);
+		if (!held || !held->mapping)
+			return length;
+		block = *held;
+		if (key.address < address) {
+			held->size = address - key.address;
+			count_free(&block, length, 0);
+			note_mapping_end(key.address, address - key.address);
+			return 0;
+		}
+		blocks.delete(&key);
+		count_free(&block, block.size, 1);
+		length = key.address - address;
+	}
+	return length;
+}
+
+/* ---- a call, from entry to return ---- */
+
+/* Put the block that realloc or mremap took out back: the call did not end it. */
+static __always_inline void put_back(struct call *call)
+{
+	struct block block = call->old;
+	struct block_key rest;
+
+	if (!call->old_held)
+		return;
+	call->old_held = 0;
+	if (call->rest) {
+		rest = key_of(call->old_address + block.size);
+		blocks.delete(&rest);
+		block.size += call->rest;
+	}
+	hold(call->old_address, &block);
+}
+
+/* Whether the call that is open contains one entered at `sp`, rather than having been left
+ * without a return (longjmp, a thread's end): the stack lies deeper, and the slot of its return
+ * address still leads to the uretprobe trampoline, as the kernel arranged. A function that the
+ * open one jumps to as its last act has the same sp and the same slot. */
+static __always_inline int is_inside(const struct call *call, u64 sp, u64 trampoline)
+{
+	u64 slot = 0;
+
+	if (sp > call->sp)
+		return 0;
+	if (!trampoline || bpf_probe_read_user(&slot, sizeof(slot), (void *)call->sp))
+		return 1;
+	return slot == trampoline;
+}
+
+/* What a block of this size counts: 0 where the filters or the sampling leave it out. */
+static __always_inline u32 weight_of(u64 size, const struct config *settings)
+{
+	u64 rate = settings->sample_rate;
+
+	if (size < settings->min_size || size > settings->max_size)
+		return 0;
+	if (rate > 1 && bpf_get_prandom_u32() * rate >> 32)
+		return 0;
+	return rate;
+}
+
+/* Note the entry of an allocating function; the caller adds what else its kind needs. NULL where
+ * the call does not count: tracing is off, or an open call contains this one. A call that is left
+ * out is noted too: what it does inside must be seen as inside. */
+static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 size)
+{
+	u32 zero = 0;
+	u64 id = bpf_get_current_pid_tgid(), sp = PT_REGS_SP(ctx);
+	struct config *settings = config.lookup(&zero);
+	struct thread *thread, *blank;
+	struct call *call;
+
+	if (!settings || !settings->enabled)
+		return 0;
+	thread = threads.lookup(&id);
+	if (!thread) {
+		blank = blank_thread.lookup(&zero);
+		if (!blank)
+			return 0;
+		threads.update(&id, blank);
+		thread = threads.lookup(&id);
+		if (!thread) {
+			lose(LOST_THREADS_FULL);
+			return 0;
+		}
+	}
+	call = &thread->call;
+	if (call->sp) {
+		if (is_inside(call, sp, settings->trampoline))
+			return 0;
+		lose(LOST_MISSED_RETURNS);
+		put_back(call);
+	}
+	call->sp = sp;
+	call->kind = kind;
+	call->size = size;
+	call->weight = weight_of(size, settings);
+	call->old_held = 0;
+	call->fixed = 0;
+	call->rest = 0;
+	return call;
+}
+
+/* realloc: take the old block out now, for once the allocator has freed it another thread may be
+ * given its address before this call returns. */
+static __always_inline void take_block(struct call *call, u64 address)
+{
+	struct block_key key = key_of(address);
+	struct block *held = blocks.lookup(&key);
+
+	if (!held || held->mapping)
+		return;
+	call->old = *held;
+	call->old_address = address;
+	call->old_held = 1;
+	blocks.delete(&key);
+}
+
+/* The same for mremap, which may move the head of a mapping and leave the rest. */
+static __always_inline void take_mapping(struct call *call, u64 address, u64 length)
+{
+	struct block_key key = key_of(address);
+	struct block *held = blocks.lookup(&key), rest;
+
+	if (!held || !held->mapping || held->size < length) {
+		lose(LOST_UNMATCHED_UNMAPS);
+		return;
+	}
+	call->old = *held;
+	call->old_address = address;
+	call->old_held = 1;
+	blocks.delete(&key);
+	if (held->size == length) {
+		forget_mapping_end(address, length);
+		return;
+	}
+	rest = call->old;
+	call->rest = rest.size - length;
+	call->old.size = length;
+	rest.size = call->rest;
+	hold(address + length, &rest);
+}
+
+/* The address that the returning call gave out; 0 where it failed. */
+static __always_inline u64 result_of(struct pt_regs *ctx, const struct call *call)
+{
+	u64 value = PT_REGS_RC(ctx);
+
+	switch (call->kind) {
+	case CALL_POSIX_MEMALIGN:
+		if ((u32)value)
+			return 0;
+		if (bpf_probe_read_user(&value, sizeof(value), (void *)call->result)) {
+			lose(LOST_UNREAD_RESULTS);
+			return 0;
+		}
+		return value;
+	case CALL_MMAP:
+	case CALL_MREMAP:
+		return value >= -(u64)MAX_ERRNO ? 0 : value;
+	}
+	return value;
+}
+
+/* Settle the block that realloc or mremap took out, now that the call's fate is known. */
+static __always_inline void settle_old(struct call *call, u64 address)
+{
+	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
+	int gone = address || (call->kind == CALL_REALLOC && !call->size);
+
+	if (!call->old_held)
+		return;
+	if (!gone) {
+		put_back(call);
+		return;
+	}
+	call->old_held = 0;
+	count_free(&call->old, call->old.size, !call->rest);
+}
+
+/* Count a new block under the stack of the caller. */
+static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 address)
+{
+	struct call *call = &thread->call;
+	struct block block = {
+		.size = call->size,
+		.birth_ns = bpf_ktime_get_ns(),
+		.weight = call->weight,
+		.mapping = call->kind >= CALL_MMAP,
+	};
+	struct stack_stats *stats;
+
+	take_stack(ctx, thread);
+	if (thread->stack.truncated)
+		lose(LOST_TRUNCATED);
+	stats = stats_of(thread, &block.stack_id);
+	if (stats && hold(address, &block))
+		count_alloc(stats, &block);
+}
+
+/* ---- programs: one for each entry, one for every return ---- */
+
+int on_malloc(struct pt_regs *ctx)	/* malloc, valloc, pvalloc (size) */
+{
+	enter(ctx, CALL_MALLOC, PT_REGS_PARM1(ctx));
+	return 0;
+}
+
+int on_memalign(struct pt_regs *ctx)	/* memalign, aligned_alloc (alignment, size) */
+{
+	enter(ctx, CALL_MALLOC, PT_REGS_PARM2(ctx));
+	return 0;
+}
+
+/* number * size, or a size that no allocator grants where that does not fit 64 bits */
+static __always_inline u64 product(u64 number, u64 size)
+{
+	u64 most = number ? ~0ULL / number : ~0ULL;
+
+	asm volatile("" : "+r"(most));	/* else clang wants a 128-bit multiplication */
+	return size > most ? ~0ULL : number * size;
+}
+
+int on_calloc(struct pt_regs *ctx)	/* calloc (number, size) */
+{
+	enter(ctx, CALL_MALLOC, product(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx)));
+	return 0;
+}
+
+int on_realloc(struct pt_regs *ctx)	/* realloc (block, size) */
+{
+	struct call *call = enter(ctx, CALL_REALLOC, PT_REGS_PARM2(ctx));
+
+	if (call)
+		take_block(call, PT_REGS_PARM1(ctx));
+	return 0;
+}
+
+int on_reallocarray(struct pt_regs *ctx)	/* reallocarray (block, number, size) */
+{
+	u64 size = product(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
+	struct call *call = enter(ctx, CALL_REALLOC, size);
+
+	if (call)
+		take_block(call, PT_REGS_PARM1(ctx));
+	return 0;
+}
+
+int on_posix_memalign(struct pt_regs *ctx)	/* posix_memalign (result, alignment, size) */
+{
+	struct call *call = enter(ctx, CALL_POSIX_MEMALIGN, PT_REGS_PARM3(ctx));
+
+	if (call)
+		call->result = PT_REGS_PARM1(ctx);
+	return 0;
+}
+
+int on_mmap(struct pt_regs *ctx)	/* mmap (address, length, protection, flags, file, offset) */
+{
+	struct call *call = enter(ctx, CALL_MMAP, whole_pages(PT_REGS_PARM2(ctx)));
+
+	if (call)
+		call->fixed = (PT_REGS_PARM4(ctx) & MAP_FIXED) != 0;
+	return 0;
+}
+
+int on_mremap(struct pt_regs *ctx)	/* mremap (old, old length, new length, flags) */
+{
+	u64 length = whole_pages(PT_REGS_PARM2(ctx));
+	struct call *call = enter(ctx, CALL_MREMAP, whole_pages(PT_REGS_PARM3(ctx)));
+
+	/* length 0 makes a second mapping of shared memory */
+	if (call && length && !(PT_REGS_PARM4(ctx) & MREMAP_DONTUNMAP))
+		take_mapping(call, PT_REGS_PARM1(ctx), length);
+	return 0;
+}
+
+int on_return(struct pt_regs *ctx)
+{
+	u64 id = bpf_get_current_pid_tgid(), address;
+	struct thread *thread = threads.lookup(&id);
+	struct call *call;
+
+	if (!thread)
+		return 0;
+	call = &thread->call;
+	/* `ret` has taken the return address off; another sp is that of a call inside */
+	if (!call->sp || call->sp + sizeof(u64) != PT_REGS_SP(ctx))
+		return 0;
+	call->sp = 0;
+	address = result_of(ctx, call);
+	settle_old(call, address);
+	if (address && call->fixed)
+		unmap(address, call->size);
+	if (address && call->weight)
+		account(ctx, thread, address);
+	return 0;
+}
+
+int on_free(struct pt_regs *ctx)	/* free (block) */
+{
+	struct block_key key = key_of(PT_REGS_PARM1(ctx));
+	struct block *held = blocks.lookup(&key), block;
+
+	if (!held || held->mapping)
+		return 0;
+	block = *held;	/* the entry may be another block's once it is deleted */
+	blocks.delete(&key);
+	count_free(&block, block.size, 1);
+	return 0;
+}
+
+int on_munmap(struct pt_regs *ctx)	/* munmap (address, length) */
+{
+	u32 zero = 0;
+	u64 address = PT_REGS_PARM1(ctx), caller = 0;
+	struct config *settings = config.lookup(&zero);
+
+	if (!settings || !settings->enabled || address & PAGE_LOW_BITS)
+		return 0;
+	if (!unmap(address, whole_pages(PT_REGS_PARM2(ctx))))
+		return 0;
+	/* free gives large blocks back this way: memory that was never ours to count */
+	bpf_probe_read_user(&caller, sizeof(caller), (void *)PT_REGS_SP(ctx));
+	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
+		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
+			return 0;
+	lose(LOST_UNMATCHED_UNMAPS);
+	return 0;
+}

@@ -1,0 +1,89 @@
+/* What the kernel side and Python share. Python's half is leaktop/tracer/layout.py, which compares
+ * sizes and field names with these when the program is loaded. Sizes are bytes, times nanoseconds
+ * of CLOCK_MONOTONIC, addresses virtual ones in the target. */
+#ifndef LEAKTOP_MEMLEAK_H
+#define LEAKTOP_MEMLEAK_H
+
+/* perf_event_max_stack's default (kernel/events/callchain.c); a deeper stack is cut. */
+#define STACK_DEPTH_MAX 127
+
+/* The row for allocations whose stack found no room: bytes are never lost from the totals. */
+#define STACK_ID_UNFILED 1
+
+/* Libraries in one process that define malloc: its C library and one that takes its place. */
+#define ALLOCATORS_MAX 4
+
+/* Live settings, written by user space as one value. */
+struct config {
+	u64 enabled;		/* 0: programs return at once; set when every probe is attached */
+	u64 min_size;		/* smallest allocation to keep, bytes */
+	u64 max_size;		/* largest allocation to keep, bytes */
+	u64 sample_rate;	/* keep one of this many, at random; 1: all */
+	u64 trampoline;		/* where uretprobes make functions return to; 0: not known yet */
+	struct {
+		u64 start, end;	/* code of an allocator's library, which unmaps memory of its own; */
+	} allocators[ALLOCATORS_MAX];	/* 0..0: none */
+};
+
+/* Names a live block. */
+struct block_key {
+	u64 address;		/* what the allocator returned */
+	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
+	u32 zero;		/* padding is part of a hash key */
+};
+
+/* Which call made a block; decides what the return value means and what may free it. */
+enum call_kind {
+	CALL_MALLOC = 0,	/* returns the block or NULL */
+	CALL_REALLOC,		/* the same, and takes one block away */
+	CALL_POSIX_MEMALIGN,	/* returns 0 or an error; the block goes through a pointer */
+	CALL_MMAP,		/* returns the mapping or MAP_FAILED */
+	CALL_MREMAP,		/* the same, and takes one mapping away */
+};
+
+/* A live block. */
+struct block {
+	u64 size;		/* bytes asked for; of mappings whole pages */
+	u64 birth_ns;		/* when the allocation returned */
+	u64 stack_id;		/* key of `stacks` and `stack_stats` */
+	u32 weight;		/* how many allocations it stands for (the sample rate then) */
+	u32 mapping;		/* 1: made by mmap or mremap, so only munmap ends it */
+};
+
+/* What one stack has done; every figure counts each block as often as its weight. */
+struct stack_stats {
+	u64 bytes;		/* outstanding bytes */
+	u64 allocs;		/* allocations so far */
+	u64 frees;		/* frees so far; outstanding blocks are allocs - frees */
+	u64 oldest_ns;		/* birth of the oldest block since the stack last held none */
+	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
+};
+
+/* A call stack. */
+struct stack {
+	u32 depth;		/* frames used */
+	u32 truncated;		/* 1: there were more frames than these */
+	u64 pc[STACK_DEPTH_MAX];	/* return addresses, innermost first; 0 past depth */
+};
+
+/* Index of each named loss in `losses`; model.LOSSES has the same names in this order. */
+enum loss {
+	LOST_ALLOCS_FULL = 0,
+	LOST_STACKS_FULL,
+	LOST_TRUNCATED,
+	LOST_THREADS_FULL,
+	LOST_MISSED_RETURNS,
+	LOST_MISSED_FREES,
+	LOST_UNMATCHED_UNMAPS,
+	LOST_MAPPING_ENDS_FULL,
+	LOST_UNREAD_RESULTS,
+	LOSS_COUNT,
+};
+
+_Static_assert(sizeof(struct config) == 104, "layout.py: CONFIG");
+_Static_assert(sizeof(struct block_key) == 16, "layout.py: BLOCK_KEY");
+_Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
+_Static_assert(sizeof(struct stack_stats) == 40, "layout.py: STACK_STATS");
+_Static_assert(sizeof(struct stack) == 1024, "layout.py: STACK");
+
+#endif

@@ -1,0 +1,274 @@
+"""The command line, and the only place that puts a source and an output together.
+
+bcc and textual are imported inside functions, so that ``--help`` is instant.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from leaktop import __version__
+from leaktop.format import clean, parse_bytes
+from leaktop.model import UNLIMITED, Filters, SortKey
+from leaktop.source import Source, SourceError
+
+DONE, USAGE = 0, 2
+DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
+CAPACITY_MAX = 50_000_000
+RATE_MAX = 1_000_000
+PID_MAX = 2**22
+"""PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h)."""
+
+EPILOG = """\
+keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
+4 no such target. Bytes take k, M or G. Without a terminal on standard output, -b is implied.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run leaktop and return its exit code."""
+    options = parse(arguments)
+    try:
+        source = _live_source(options)
+        if options.batch:
+            return _run_batch(source, options)
+        return _run_screen(source, options)
+    except SourceError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return DONE
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line; exits with code 2 and a message of one or two lines."""
+    parser = _Parser(
+        prog="leaktop",
+        description="Show live which call stacks of a running process hold memory that is "
+        "never given back.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_tracing(parser)
+    _add_output(parser)
+    parser.add_argument("--version", action="version", version=f"leaktop {__version__}")
+    parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    if options.json or not sys.stdout.isatty():
+        options.batch = True
+    return options
+
+
+def _add_tracing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to trace").add_argument
+    add("-p", "--pid", type=_whole(1, PID_MAX), metavar="PID", help="the process")
+    add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
+    add(
+        "-Z",
+        "--max-size",
+        type=_size,
+        default=UNLIMITED,
+        metavar="BYTES",
+        help="only blocks no larger than this",
+    )
+    add(
+        "-s",
+        "--sample-rate",
+        type=_whole(1, RATE_MAX),
+        default=1,
+        metavar="N",
+        help="trace one allocation of N, chosen at random; figures become estimates (default 1)",
+    )
+    add(
+        "-o",
+        "--older",
+        type=_whole(0, 10**10),
+        default=0,
+        metavar="MS",
+        help="count only blocks held for at least this many milliseconds; "
+        "each tick then reads every live block",
+    )
+    add(
+        "--max-allocs",
+        type=_whole(1, CAPACITY_MAX),
+        default=1_000_000,
+        metavar="N",
+        help="live allocations to hold at most (default 1000000; about 100 bytes each)",
+    )
+    add(
+        "--max-stacks",
+        type=_whole(1, CAPACITY_MAX),
+        default=16_384,
+        metavar="N",
+        help="call stacks to hold at most (default 16384; about 1 KB each)",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what to show").add_argument
+    add("-b", "--batch", action="store_true", help="print snapshots as text, without a screen")
+    add("--json", action="store_true", help="print snapshots as JSON, one object a line")
+    add("-n", "--iterations", type=_whole(1, 10**9), metavar="N", help="stop after N snapshots")
+    add(
+        "-d",
+        "--delay",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between snapshots (default 1)",
+    )
+    add(
+        "-T",
+        "--top",
+        type=_whole(1, 10**6),
+        default=10,
+        metavar="N",
+        help="stacks to print in a batch snapshot (default 10)",
+    )
+    add(
+        "--sort",
+        type=SortKey,
+        choices=list(SortKey),
+        default=SortKey.BYTES,
+        metavar="KEY",
+        help="sort by bytes, count, growth or age (default bytes)",
+    )
+    add("--no-color", action="store_true", help="no colours; so does NO_COLOR in the environment")
+    add("--ascii", action="store_true", help="only ASCII on the screen")
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.command and options.pid is not None:
+        parser.error("give a process (-p PID) or a command, not both")
+    if options.command:
+        first = clean(options.command[0], 60)
+        parser.error(
+            f"to trace a running process: leaktop -p {first}"
+            if first.isdecimal()
+            else "commands cannot be started yet: start it, then leaktop -p PID"
+        )
+    if options.pid is None:
+        parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME)")
+    if options.min_size > options.max_size:
+        parser.error(
+            f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
+            "bytes; exchange them"
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"leaktop: {message}\nleaktop: see leaktop --help\n")
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def convert(given: str) -> int:
+        if not given.isascii() or not given.isdecimal() or not least <= int(given[:20]) <= most:
+            raise argparse.ArgumentTypeError(
+                f"'{clean(given, 40)}' is no whole number from {least} to {most}"
+            )
+        return int(given)
+
+    return convert
+
+
+def _size(given: str) -> int:
+    try:
+        return parse_bytes(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = 0.0
+    if not DELAY_MIN_S <= value <= DELAY_MAX_S:
+        raise argparse.ArgumentTypeError(
+            f"'{clean(given, 40)}' is no time from {DELAY_MIN_S:g} to {DELAY_MAX_S:g} seconds"
+        )
+    return value
+
+
+def _filters(options: argparse.Namespace) -> Filters:
+    return Filters(
+        min_size=options.min_size,
+        max_size=options.max_size,
+        sample_rate=options.sample_rate,
+        older_s=options.older / 1000,
+    )
+
+
+def _live_source(options: argparse.Namespace) -> Source:
+    from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+    from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+
+    capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+    return LiveSource(options.pid, _filters(options), capacity)
+
+
+def _run_batch(source: Source, options: argparse.Namespace) -> int:
+    from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
+
+    batch = BatchOptions(
+        delay_s=options.delay,
+        iterations=options.iterations,
+        top=options.top,
+        sort=options.sort,
+        as_json=options.json,
+    )
+    try:
+        run_batch(source, batch, sys.stdout, sys.stderr)
+    except BrokenPipeError:
+        # the reader has had enough; Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
+
+
+def _run_screen(source: Source, options: argparse.Namespace) -> int:
+    if options.no_color:
+        os.environ["NO_COLOR"] = "1"
+    from leaktop.app import LeaktopApp  # noqa: PLC0415
+
+    app = LeaktopApp(
+        source,
+        filters=_filters(options),
+        delay_s=options.delay,
+        sort=options.sort,
+        ascii_only=options.ascii,
+    )
+    with _screen_apart_from_stderr():
+        code = app.run()
+    if app.failure is not None:
+        return _fail(app.failure, code or 1)
+    return code or DONE
+
+
+@contextmanager
+def _screen_apart_from_stderr() -> Iterator[None]:
+    """Give the screen a descriptor of its own: what native libraries print must not land on it."""
+    terminal = os.dup(2)
+    unseen = os.open(os.devnull, os.O_WRONLY)
+    before = sys.__stderr__
+    with open(terminal, "w", encoding=sys.stderr.encoding, errors="replace") as screen:  # noqa: PTH123
+        sys.__stderr__ = screen  # type: ignore[misc]  # where textual's driver writes
+        os.dup2(unseen, 2)
+        try:
+            yield
+        finally:
+            screen.flush()
+            os.dup2(terminal, 2)
+            os.close(unseen)
+            sys.__stderr__ = before  # type: ignore[misc]
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"leaktop: {message}", file=sys.stderr)
+    return code

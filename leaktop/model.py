@@ -1,0 +1,161 @@
+"""What leaktop knows, as frozen values: no behaviour beyond what a value can say of itself.
+
+Every room may import this one, and it imports only the standard library. Times are seconds as
+``float`` unless a name ends in ``_ns``; sizes are bytes as ``int``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+UNLIMITED = 2**64 - 1
+"""``Filters.max_size`` when there is no upper bound; the BPF side compares against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One call on a stack; what is not known is None, never invented.
+
+    ``address`` is the return address in the target; look-ups use ``address - 1``, which lies
+    inside the call instruction. An inlined call carries the address of the function that it was
+    inlined into. ``offset`` is ``address`` less the start of ``symbol``, as perf and memleak
+    print it.
+    """
+
+    address: int
+    module: str | None = None
+    """File name of the mapping without its folder, or a pseudo name such as ``[vdso]``."""
+    symbol: str | None = None
+    """Function name, demangled."""
+    offset: int | None = None
+    file: str | None = None
+    """Source path as the debug information gives it."""
+    line: int | None = None
+    inlined: bool = False
+    module_path: str | None = None
+    """Path of the mapping as the target sees it, for the detail view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which new allocations are traced; blocks already held are freed properly all the same."""
+
+    min_size: int = 0
+    max_size: int = UNLIMITED
+    sample_rate: int = 1
+    """One of this many allocations is kept, chosen at random, and counted as this many."""
+    older_s: float = 0.0
+    """Only blocks held at least this long are counted; applied when reading, not when tracing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The process that is traced."""
+
+    pid: int
+    comm: str
+    alive: bool = True
+    rss: int | None = None
+    """Resident bytes; None once the process is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Outstanding bytes and blocks, and the allocations and frees that led to them.
+
+    Under sampling every figure is an estimate: each kept block counts as often as its weight.
+    """
+
+    bytes: int = 0
+    count: int = 0
+    allocs: int = 0
+    frees: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One call stack and what it holds now."""
+
+    stack_id: int
+    counters: Counters
+    frames: tuple[Frame, ...]
+    """Innermost first, beginning with the caller of the allocator; addresses and modules only:
+    names come from ``Source.resolve``."""
+    oldest_s: float | None = None
+    """Age of the oldest block held; an upper bound unless ``oldest_exact``."""
+    oldest_exact: bool = True
+    truncated: bool = False
+    """The stack could not be followed to its outermost frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one tick read, at one moment."""
+
+    time_ns: int
+    """Wall clock, nanoseconds since the epoch."""
+    elapsed_s: float
+    """Seconds since counting started."""
+    target: Target
+    filters: Filters
+    totals: Counters
+    sites: tuple[Site, ...]
+    """Stacks that hold something now, in no order."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """What could not be accounted, by the name of the loss; empty or all zero: the figures are
+    exact. The names and their meaning are in ``LOSSES``."""
+    estimated: bool = False
+    """Sampling was on at some time, so the figures are estimates."""
+    note: str | None = None
+    """Why the target is no longer traced, once it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Bytes and blocks by band: band i holds values from ``edges[i]`` up to ``edges[i + 1]``.
+
+    The last band is open, so ``edges`` is as long as ``bytes`` and ``counts``.
+    """
+
+    edges: tuple[float, ...]
+    bytes: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StackDetail:
+    """What the live blocks of one stack say, read block by block: exact but for sampling."""
+
+    stack_id: int
+    time_ns: int
+    ages: Histogram
+    """Bands of seconds."""
+    sizes: Histogram
+    """Bands of bytes, powers of two."""
+    oldest_s: float | None
+    newest_s: float | None
+    bytes_error: float = 0.0
+    """Standard error of the stack's bytes as sampled; 0 when every block was kept."""
+
+
+class SortKey(StrEnum):
+    """What a table is sorted by; the values are those of ``--sort``."""
+
+    BYTES = "bytes"
+    COUNT = "count"
+    GROWTH = "growth"
+    AGE = "age"
+
+
+LOSSES: Mapping[str, str] = {
+    "allocs_full": "allocations not tracked: the table of live allocations was full (--max-allocs)",
+    "stacks_full": "allocations filed under no stack: the stack table was full (--max-stacks)",
+    "truncated": "allocations whose stack could not be followed to its end",
+    "threads_full": "calls not seen: no room for their thread's state",
+    "missed_returns": "allocator calls that never returned where they were called",
+    "missed_frees": "blocks replaced by a new one at the same address: their free was not seen",
+    "unmatched_unmaps": "munmap calls that match no mapping seen, or only its middle",
+    "mapping_ends_full": "mappings whose tail cannot be matched: the table of ends was full",
+    "unread_results": "posix_memalign results that could not be read",
+}
+"""Every way to lose something, in the order of ``memleak.h``: name to what it means."""

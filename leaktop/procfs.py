@@ -1,0 +1,125 @@
+"""Parsers of what /proc says in text: they take the text, not the path, so they are pure.
+
+Formats: proc(5). The text describes another process, so names in it are hostile: they are kept as
+they are here, and escaped where they are shown.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PF_KTHREAD = 0x00200000
+"""Flag of kernel threads in ``stat`` (include/linux/sched.h)."""
+
+_COMM_MAX = 64  # the kernel gives 15, and up to 64 for its workers
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of /proc/PID/maps."""
+
+    start: int
+    end: int
+    permissions: str
+    file_offset: int
+    """Offset in the file of the byte at ``start``."""
+    device: str
+    inode: int
+    path: str
+    """As the target sees it; empty for anonymous memory; ``(deleted)`` at its end is cut off."""
+    deleted: bool = False
+
+    @property
+    def executable(self) -> bool:
+        """Whether code can run here."""
+        return "x" in self.permissions
+
+    @property
+    def file_backed(self) -> bool:
+        """Whether a file is behind it, rather than anonymous memory or the kernel's own page."""
+        return self.inode != 0
+
+    @property
+    def map_files_name(self) -> str:
+        """Name of its entry in /proc/PID/map_files, which opens the very file that is mapped."""
+        return f"{self.start:x}-{self.end:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that tell processes apart."""
+
+    comm: str
+    state: str
+    flags: int
+    start_time: int
+    """Clock ticks since boot; with the PID it names one process for ever."""
+    start_stack: int
+    """Bottom of the stack; a new image after exec has another."""
+
+    @property
+    def kernel_thread(self) -> bool:
+        """Whether it has no user memory at all."""
+        return bool(self.flags & PF_KTHREAD)
+
+
+def parse_maps(text: str) -> Iterator[Mapping]:
+    """Yield the mappings of ``maps`` in address order; lines that are none are passed over."""
+    for line in text.splitlines():
+        fields = line.split(maxsplit=5)
+        try:
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            offset, inode = int(fields[2], 16), int(fields[4])
+        except (ValueError, IndexError):
+            continue
+        path = unescape_path(fields[5]) if len(fields) > 5 else ""  # noqa: PLR2004
+        deleted = path.endswith(" (deleted)")
+        yield Mapping(
+            start=start,
+            end=end,
+            permissions=fields[1],
+            file_offset=offset,
+            device=fields[3],
+            inode=inode,
+            path=path.removesuffix(" (deleted)"),
+            deleted=deleted,
+        )
+
+
+def unescape_path(path: str) -> str:
+    r"""Undo the kernel's ``\012`` for a newline in a path (seq_path, fs/seq_file.c)."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
+
+
+def parse_stat(text: str) -> Stat:
+    """Parse ``stat``; the name may hold spaces and brackets, so it ends at the last bracket.
+
+    Raises ValueError where the text is no stat.
+    """
+    head, _, tail = text.rpartition(")")
+    _, _, comm = head.partition("(")
+    fields = tail.split()
+    try:
+        return Stat(
+            comm=comm[:_COMM_MAX],
+            state=fields[0],
+            flags=int(fields[6]),
+            start_time=int(fields[19]),
+            start_stack=int(fields[25]),
+        )
+    except IndexError:
+        raise ValueError(f"not a stat line: {text[:60]!r}") from None
+
+
+def parse_status(text: str) -> dict[str, str]:
+    """Return the fields of ``status`` by name, each value stripped."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, colon, value in pairs if colon}
+
+
+def parse_statm_resident(text: str) -> int:
+    """Return the resident pages of ``statm``; raises ValueError where the text is no statm."""
+    fields = text.split()
+    if len(fields) < 2:  # noqa: PLR2004
+        raise ValueError(f"not a statm line: {text[:60]!r}")
+    return int(fields[1])

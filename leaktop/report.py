@@ -1,0 +1,196 @@
+"""Batch output: text that reads like memleak's, or one JSON object a line."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from leaktop.analyze import History, Reading, ordered
+from leaktop.format import clean
+from leaktop.model import LOSSES, UNLIMITED, Frame, Site, SortKey
+from leaktop.source import Source
+
+JSON_VERSION = 1
+"""Changes when a field changes its meaning or goes; new fields do not change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What a batch run prints, and how often."""
+
+    delay_s: float
+    iterations: int | None
+    """Snapshots to print; None: until a signal, or until the target exits."""
+    top: int
+    sort: SortKey
+    as_json: bool
+
+
+def run_batch(source: Source, options: BatchOptions, out: TextIO, messages: TextIO) -> None:
+    """Trace, print a snapshot each delay to ``out``, and stop.
+
+    Ends after the given iterations, when the target exits, or on SIGINT or SIGTERM; the latter two
+    with a last snapshot. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
+    """
+    with _stop_signals() as stop:
+        source.start(lambda step: None)
+        try:
+            print(f"leaktop: {clean(source.ready_line)}", file=messages, flush=True)
+            _print_snapshots(source, options, stop, out, messages)
+        finally:
+            source.close()
+
+
+def _print_snapshots(
+    source: Source, options: BatchOptions, stop: threading.Event, out: TextIO, messages: TextIO
+) -> None:
+    history = History()
+    lost: Mapping[str, int] = {}
+    due = time.monotonic()
+    printed = 0
+    while printed != options.iterations:
+        due += options.delay_s
+        stop.wait(max(0.0, due - time.monotonic()))
+        due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
+        reading = history.add(source.snapshot())
+        top = ordered(reading, options.sort)[: options.top]
+        frames = source.resolve([site.stack_id for site in top], lines=True)
+        shown = json_line(reading, top, frames) if options.as_json else text(reading, top, frames)
+        print(shown, file=out, flush=True)
+        printed += 1
+        if reading.snapshot.lost != lost and not options.as_json:
+            lost = reading.snapshot.lost
+            _print_losses(lost, messages)
+        if reading.snapshot.note and not options.as_json:
+            target = reading.snapshot.target
+            print(
+                f"leaktop: process {target.pid} ({clean(target.comm)}) {reading.snapshot.note}",
+                file=messages,
+                flush=True,
+            )
+        if reading.snapshot.note or stop.is_set():
+            return
+
+
+def _print_losses(lost: Mapping[str, int], messages: TextIO) -> None:
+    for name, count in lost.items():
+        if count:
+            print(f"leaktop: lost: {name} {count}: {LOSSES.get(name, '')}", file=messages)
+    messages.flush()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
+    """Return one snapshot in memleak's words: a heading, then each stack's sum and frames."""
+    snapshot = reading.snapshot
+    when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
+    lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with outstanding allocations:"]
+    mark = "~" if snapshot.estimated else ""
+    for site in top:
+        held = site.counters
+        lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack")
+        lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
+        if not site.frames:
+            lines.append("\t\t[no room for its stack: see --max-stacks]")
+        elif site.truncated:
+            lines.append("\t\t[the stack goes on: it was cut here]")
+    return "\n".join(lines)
+
+
+def frame_text(frame: Frame) -> str:
+    """Return a frame as memleak prints it, ``main+0x6d [allocs]``, and where in the source."""
+    if frame.symbol is None:
+        name = f"{frame.address:#x}"
+    elif frame.offset is None:
+        name = clean(frame.symbol)
+    else:
+        name = f"{clean(frame.symbol)}+{frame.offset:#x}"
+    parts = [name, f"[{clean(frame.module)}]" if frame.module else "[unknown]"]
+    if frame.file:
+        parts.append(f"({clean(frame.file)}:{frame.line or '?'})")
+    if frame.inlined:
+        parts.append("(inlined)")
+    return " ".join(parts)
+
+
+def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
+    """Return one snapshot as a JSON object on one line."""
+    snapshot, totals = reading.snapshot, reading.snapshot.totals
+    filters = snapshot.filters
+    when = datetime.fromtimestamp(snapshot.time_ns // 1_000_000 / 1e3, UTC)
+    document: dict[str, Any] = {
+        "version": JSON_VERSION,
+        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "elapsed_s": round(snapshot.elapsed_s, 3),
+        "mode": "user",
+        "target": {
+            "pid": snapshot.target.pid,
+            "comm": snapshot.target.comm,
+            "alive": snapshot.target.alive,
+        },
+        "filters": {
+            "min_size": filters.min_size,
+            "max_size": None if filters.max_size == UNLIMITED else filters.max_size,
+            "sample_rate": filters.sample_rate,
+            "older_s": filters.older_s,
+        },
+        "totals": {
+            "bytes": totals.bytes,
+            "count": totals.count,
+            "allocs": totals.allocs,
+            "frees": totals.frees,
+        },
+        "rates": {
+            "allocs_per_s": round(reading.rates.allocs_per_s, 3),
+            "frees_per_s": round(reading.rates.frees_per_s, 3),
+            "bytes_per_s": round(reading.rates.bytes_per_s, 3),
+        },
+        "lost": dict(snapshot.lost),
+        "stacks": [
+            _json_stack(reading, site, frames.get(site.stack_id, site.frames)) for site in top
+        ],
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[str, Any]:
+    return {
+        "id": f"{site.stack_id:016x}",
+        "bytes": site.counters.bytes,
+        "count": site.counters.count,
+        "allocs": site.counters.allocs,
+        "frees": site.counters.frees,
+        "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
+        "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
+        "oldest_exact": site.oldest_exact,
+        "estimated": reading.snapshot.estimated,
+        "truncated": site.truncated,
+        "frames": [
+            {
+                "address": f"{frame.address:#x}",
+                "symbol": frame.symbol,
+                "offset": frame.offset,
+                "module": frame.module,
+                "file": frame.file,
+                "line": frame.line,
+                "inlined": frame.inlined,
+            }
+            for frame in frames
+        ],
+    }

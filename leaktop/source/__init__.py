@@ -1,0 +1,68 @@
+"""Where snapshots come from; knows neither bcc nor the screen."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from leaktop.model import Filters, Frame, Snapshot, StackDetail, Target
+
+
+class SourceError(Exception):
+    """A source cannot start or go on; the text says what happened and what to do next.
+
+    ``exit_code`` is the process's exit code where this ends it: 1 failed while running, 3 no
+    privilege or no BPF, 4 no such target.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Source(Protocol):
+    """One stream of snapshots.
+
+    ``start``, ``snapshot``, ``detail``, ``apply`` and ``close`` are called from one thread, the
+    collector's; ``resolve`` from one other, so that slow debug information never delays a tick.
+    Neither is ever the screen's.
+    """
+
+    @property
+    def target(self) -> Target:
+        """The process, as known before ``start``."""
+        ...
+
+    @property
+    def ready_line(self) -> str:
+        """What is traced, for people: ``tracing PID (COMM): N functions in LIBRARY``."""
+        ...
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Attach and begin to count; ``progress`` is told each step in a few words.
+
+        Raises SourceError, with nothing left attached.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """Read the counters now; costs O(stacks). Raises SourceError."""
+        ...
+
+    def detail(self, stack_id: int) -> StackDetail:
+        """Read the live blocks of one stack; costs O(allocations). Raises SourceError."""
+        ...
+
+    def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
+        """Name the frames of stacks seen in a snapshot; unknown ids are left out.
+
+        With ``lines`` the frames also carry file, line and the calls inlined at them, and so
+        there may be more of them than in ``Site.frames``. Without, only names: cheap. Never raises.
+        """
+        ...
+
+    def apply(self, filters: Filters) -> None:
+        """Use other filters for allocations from now on. Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Detach; safe to call at any time and more than once."""
+        ...

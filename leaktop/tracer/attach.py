@@ -1,0 +1,259 @@
+"""Puts loaded BPF programs on functions of one process, in the best way this kernel offers.
+
+uprobe-multi links (kernel commit 89ae89f53d20) attach all functions of a program at once and
+detach in milliseconds; perf events (kernel commit e12f03d7031a) work on older kernels, one event a
+probe. Which one works is found by trying. Both hang on descriptors alone: when the last one is
+closed, by us or by the kernel after kill -9, the probes are gone.
+"""
+
+import ctypes as ct
+import errno
+import fcntl
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from leaktop.tracer import TracerError
+from leaktop.tracer.arch import Architecture
+from leaktop.tracer.loader import Program
+from leaktop.tracer.probes import Probe
+
+BPF_LINK_CREATE = 28
+BPF_TRACE_UPROBE_MULTI = 48
+BPF_F_UPROBE_MULTI_RETURN = 1
+PERF_EVENT_IOC_SET_BPF = 0x40042408
+PERF_EVENT_IOC_ENABLE = 0x2400
+PERF_FLAG_FD_CLOEXEC = 8
+PMU = Path("/sys/bus/event_source/devices/uprobe")
+
+RETRY_S = 1.0
+"""How long to try again where attaching fails for the moment, as it does for an instant beside
+another tracer that attaches or detaches at the same place."""
+_RETRY_STEP_S = 0.02
+_FOR_THE_MOMENT = (errno.EINVAL, errno.EBUSY, errno.EAGAIN, errno.EINTR)
+
+_libc = ct.CDLL(None, use_errno=True)
+
+
+class Attached:
+    """What is attached; closing it detaches."""
+
+    def __init__(self) -> None:
+        self.probes: list[Probe] = []
+        self.skipped: list[tuple[Probe, str]] = []
+        """Optional probes that the kernel refused, with the reason."""
+        self._descriptors: list[int] = []
+
+    def add(self, descriptor: int, probes: Iterable[Probe]) -> None:
+        """Own the descriptor that keeps these probes attached."""
+        self._descriptors.append(descriptor)
+        self.probes.extend(probes)
+
+    def close(self) -> None:
+        """Detach everything; safe to call twice."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+class Attacher(Protocol):
+    """One way to attach."""
+
+    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
+        """Attach probes of one file, as far as required; what was attached goes to `attached`.
+
+        ``path`` opens the very file that PID maps. Raises TracerError naming the probe.
+        """
+        ...
+
+
+class MultiLink:
+    """uprobe-multi: one link for all functions that run the same program."""
+
+    def __init__(self, program: Program, arch: Architecture) -> None:
+        self._program = program
+        self._arch = arch
+
+    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
+        """See Attacher."""
+        by_program: defaultdict[str, list[Probe]] = defaultdict(list)
+        for probe in probes:
+            by_program[probe.program].append(probe)
+        for group in by_program.values():
+            try:
+                attached.add(_patiently(lambda g=group: self._link(path, pid, g)), group)
+            except OSError:
+                for probe in group:  # find out which one it is
+                    _one(probe, attached, lambda p=probe: self._link(path, pid, [p]))
+
+    def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
+        fd = self._program.load(probes[0].program, BPF_TRACE_UPROBE_MULTI)
+        offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
+        name = ct.create_string_buffer(os.fsencode(path))
+        attributes = _LinkCreate(
+            prog_fd=fd,
+            attach_type=BPF_TRACE_UPROBE_MULTI,
+            path=ct.addressof(name),
+            offsets=ct.addressof(offsets),
+            count=len(probes),
+            multi_flags=BPF_F_UPROBE_MULTI_RETURN if probes[0].at_return else 0,
+            pid=pid,
+        )
+        size = ct.sizeof(attributes)
+        return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(attributes), size)
+
+
+class PerfEvents:
+    """One perf event a probe."""
+
+    def __init__(self, program: Program, arch: Architecture) -> None:
+        self._program = program
+        self._arch = arch
+        try:
+            self._type = int((PMU / "type").read_text())
+            bit = (PMU / "format" / "retprobe").read_text().strip().removeprefix("config:")
+            self._return_flag = 1 << int(bit)
+        except (OSError, ValueError):
+            raise TracerError(
+                f"this kernel has no uprobes ({PMU} is missing): CONFIG_UPROBE_EVENTS is needed",
+                exit_code=3,
+            ) from None
+
+    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
+        """See Attacher."""
+        for probe in probes:
+            _one(probe, attached, lambda p=probe: self._event(path, pid, p))
+
+    def _event(self, path: str, pid: int, probe: Probe) -> int:
+        program = self._program.load(probe.program, 0)
+        name = ct.create_string_buffer(os.fsencode(path))
+        attributes = _PerfEventAttr(
+            type=self._type,
+            size=ct.sizeof(_PerfEventAttr),
+            config=self._return_flag if probe.at_return else 0,
+            config1=ct.addressof(name),
+            config2=probe.offset,
+        )
+        event = _syscall(
+            self._arch.sys_perf_event_open,
+            ct.byref(attributes),
+            pid,
+            -1,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+        try:
+            fcntl.ioctl(event, PERF_EVENT_IOC_SET_BPF, program)
+            fcntl.ioctl(event, PERF_EVENT_IOC_ENABLE, 0)
+        except OSError:
+            os.close(event)
+            raise
+        return event
+
+
+def choose(program: Program, arch: Architecture) -> Attacher:
+    """Return the best way to attach that this kernel has, found by trying.
+
+    A kernel that knows the link looks at the path before it refuses, and a folder is no file to
+    probe: EBADF. One that does not know it refuses the program or the kind of link.
+    """
+    trial = "on_free"
+    name, offsets = ct.create_string_buffer(b"/"), (ct.c_uint64 * 1)()
+    try:
+        attributes = _LinkCreate(
+            prog_fd=program.load(trial, BPF_TRACE_UPROBE_MULTI),
+            attach_type=BPF_TRACE_UPROBE_MULTI,
+            path=ct.addressof(name),
+            offsets=ct.addressof(offsets),
+            count=1,
+        )
+        _syscall(arch.sys_bpf, BPF_LINK_CREATE, ct.byref(attributes), ct.sizeof(attributes))
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            return MultiLink(program, arch)
+    program.unload(trial)
+    return PerfEvents(program, arch)
+
+
+def _one(probe: Probe, attached: Attached, attach: Callable[[], int]) -> None:
+    try:
+        attached.add(_patiently(attach), [probe])
+    except OSError as error:
+        if not probe.function.required:
+            attached.skipped.append((probe, error.strerror))
+            return
+        raise TracerError(_refusal(probe, error), exit_code=_exit_code(error)) from None
+
+
+def _refusal(probe: Probe, error: OSError) -> str:
+    if error.errno == errno.ESRCH:
+        return "the process exited while leaktop was attaching"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return f"the kernel does not let leaktop probe {probe}: {error.strerror}; run it as root"
+    return (
+        f"the probe on {probe} was refused: {error.strerror}; "
+        "is another tracer attached to the same process? Try again"
+    )
+
+
+def _exit_code(error: OSError) -> int:
+    return {errno.ESRCH: 4, errno.EPERM: 3, errno.EACCES: 3}.get(error.errno or 0, 1)
+
+
+def _patiently(attach: Callable[[], int]) -> int:
+    until = time.monotonic() + RETRY_S
+    while True:
+        try:
+            return attach()
+        except OSError as error:
+            if error.errno not in _FOR_THE_MOMENT or time.monotonic() > until:
+                raise
+        time.sleep(_RETRY_STEP_S)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    result = int(_libc.syscall(ct.c_long(number), *arguments))
+    if result < 0:
+        reason = ct.get_errno()
+        raise OSError(reason, os.strerror(reason))
+    return result
+
+
+class _LinkCreate(ct.Structure):
+    """``union bpf_attr`` of BPF_LINK_CREATE, its uprobe_multi part (include/uapi/linux/bpf.h)."""
+
+    _fields_ = [
+        ("prog_fd", ct.c_uint32),
+        ("target_fd", ct.c_uint32),
+        ("attach_type", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("path", ct.c_uint64),
+        ("offsets", ct.c_uint64),
+        ("ref_counter_offsets", ct.c_uint64),
+        ("cookies", ct.c_uint64),
+        ("count", ct.c_uint32),
+        ("multi_flags", ct.c_uint32),
+        ("pid", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    ]
+
+
+class _PerfEventAttr(ct.Structure):
+    """``struct perf_event_attr``, version 5, of which a uprobe uses few fields."""
+
+    _fields_ = [
+        ("type", ct.c_uint32),
+        ("size", ct.c_uint32),
+        ("config", ct.c_uint64),
+        ("sample_period", ct.c_uint64),
+        ("sample_type", ct.c_uint64),
+        ("read_format", ct.c_uint64),
+        ("flags", ct.c_uint64),
+        ("wakeup_events", ct.c_uint32),
+        ("bp_type", ct.c_uint32),
+        ("config1", ct.c_uint64),
+        ("config2", ct.c_uint64),
+        ("rest", ct.c_uint64 * 5),
+    ]

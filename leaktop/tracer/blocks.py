@@ -1,0 +1,111 @@
+"""Sums over the live blocks, by batches of the kernel's map: never an object for each block."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leaktop.model import Histogram, StackDetail
+from leaktop.tracer.loader import BpfMap
+
+_NS = 1e-9
+AGE_EDGES_S = (0.0, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+"""Bands of the age histogram; the last one is open."""
+SIZE_BANDS = 48
+"""Bands of the size histogram: 0, then a band for each power of two; the last one is open."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one stack holds that is old enough."""
+
+    bytes: int
+    count: int
+    birth_ns: int
+    """Birth of the oldest."""
+
+
+def held_by_stack(blocks: BpfMap, born_before_ns: int) -> Mapping[int, Held]:
+    """Sum up, by stack, the live blocks born at or before a CLOCK_MONOTONIC time.
+
+    Costs O(live blocks) time and O(stacks) memory.
+    """
+    total: dict[int, Held] = {}
+    for _, chunk in blocks.chunks():
+        old = chunk[chunk["birth_ns"] <= born_before_ns]
+        ids, group = np.unique(old["stack_id"], return_inverse=True)
+        weights = old["weight"].astype(np.int64)
+        size, count = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        np.add.at(size, group, old["size"].astype(np.int64) * weights)
+        np.add.at(count, group, weights)
+        birth = np.full(len(ids), np.iinfo(np.uint64).max, np.uint64)
+        np.minimum.at(birth, group, old["birth_ns"])
+        for stack_id, *sums in zip(
+            ids.tolist(), size.tolist(), count.tolist(), birth.tolist(), strict=True
+        ):
+            before = total.get(stack_id, Held(0, 0, sums[2]))
+            total[stack_id] = Held(
+                before.bytes + sums[0], before.count + sums[1], min(before.birth_ns, sums[2])
+            )
+    return total
+
+
+class _Bands:
+    """A histogram that grows chunk by chunk."""
+
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        self._edges = np.array(edges)
+        self._bytes = np.zeros(len(edges), np.int64)
+        self._counts = np.zeros(len(edges), np.int64)
+
+    def add(self, values: Array, size: Array, weight: Array) -> None:
+        band = np.maximum(np.searchsorted(self._edges, values, side="right") - 1, 0)
+        np.add.at(self._bytes, band, size * weight)
+        np.add.at(self._counts, band, weight)
+
+    def histogram(self) -> Histogram:
+        used = np.flatnonzero(self._counts)
+        end = int(used[-1]) + 1 if len(used) else 1
+        return Histogram(
+            edges=tuple(self._edges[:end].tolist()),
+            bytes=tuple(self._bytes[:end].tolist()),
+            counts=tuple(self._counts[:end].tolist()),
+        )
+
+
+def detail_of(blocks: BpfMap, stack_id: int) -> StackDetail:
+    """Read the live blocks of one stack: ages and sizes, exact but for sampling.
+
+    Costs O(all live blocks) time, constant memory.
+    """
+    now_ns = time.monotonic_ns()
+    ages = _Bands(AGE_EDGES_S)
+    sizes = _Bands((0.0, *(float(2**power) for power in range(SIZE_BANDS))))
+    oldest = newest = None
+    variance = 0.0
+    for _, chunk in blocks.chunks():
+        mine = chunk[chunk["stack_id"] == stack_id]
+        if not len(mine):
+            continue
+        # a block born while the map was being read has age 0
+        age = np.maximum(now_ns - mine["birth_ns"].astype(np.int64), 0) * _NS
+        size, weight = mine["size"].astype(np.int64), mine["weight"].astype(np.int64)
+        ages.add(age, size, weight)
+        sizes.add(size, size, weight)
+        oldest = max(oldest or 0.0, float(age.max()))
+        newest = min(float(age.min()), float(age.min()) if newest is None else newest)
+        # each kept block stands for `weight`, and was kept with a probability of 1 / weight
+        variance += float((size.astype(float) ** 2 * weight * (weight - 1)).sum())
+    return StackDetail(
+        stack_id=stack_id,
+        time_ns=time.time_ns(),
+        ages=ages.histogram(),
+        sizes=sizes.histogram(),
+        oldest_s=oldest,
+        newest_s=newest,
+        bytes_error=variance**0.5,
+    )

@@ -1,0 +1,60 @@
+"""Python's half of ``bpf/memleak.h``: the same structures as numpy types.
+
+``check`` compares them with what the compiled program says of its maps, so that a change on one
+side only cannot go unnoticed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leaktop.tracer import TracerError
+
+STACK_DEPTH_MAX = 127
+STACK_ID_UNFILED = 1
+ALLOCATORS_MAX = 4
+
+CONFIG = np.dtype(
+    [
+        ("enabled", "u8"),
+        ("min_size", "u8"),
+        ("max_size", "u8"),
+        ("sample_rate", "u8"),
+        ("trampoline", "u8"),
+        ("allocators", [("start", "u8"), ("end", "u8")], (ALLOCATORS_MAX,)),
+    ]
+)
+BLOCK_KEY = np.dtype([("address", "u8"), ("pid", "u4"), ("zero", "u4")])
+BLOCK = np.dtype(
+    [("size", "u8"), ("birth_ns", "u8"), ("stack_id", "u8"), ("weight", "u4"), ("mapping", "u4")]
+)
+STACK_ID = np.dtype("u8")
+STACK_STATS = np.dtype(
+    [
+        ("bytes", "i8"),
+        ("allocs", "i8"),
+        ("frees", "i8"),
+        ("oldest_ns", "u8"),
+        ("oldest_freed", "u8"),
+    ]
+)
+STACK = np.dtype([("depth", "u4"), ("truncated", "u4"), ("pc", "u8", (STACK_DEPTH_MAX,))])
+
+STRUCTURES: dict[str, np.dtype[Any]] = {
+    "config": CONFIG,
+    "blocks": BLOCK,
+    "stack_stats": STACK_STATS,
+    "stacks": STACK,
+}
+"""The structure of each map's values."""
+
+
+def check(map_name: str, names: Sequence[str], size: int) -> None:
+    """Raise TracerError unless a map's fields and size in bytes are those that are read here."""
+    expected = STRUCTURES[map_name]
+    if tuple(names) != expected.names or size != expected.itemsize:
+        raise TracerError(
+            f"leaktop's BPF program and its reader disagree about {map_name}: "
+            "this installation is damaged, install leaktop again"
+        )

@@ -1,0 +1,260 @@
+"""LiveSource: snapshots of a running process, read from the BPF program's maps."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leaktop.model import LOSSES, Counters, Filters, Frame, Site, Snapshot, StackDetail, Target
+from leaktop.symbolize import Location, Symbolizer
+from leaktop.tracer import TracerError, layout
+from leaktop.tracer.arch import this_machine
+from leaktop.tracer.attach import Attached, choose
+from leaktop.tracer.blocks import Held, detail_of, held_by_stack
+from leaktop.tracer.loader import Capacity, Program
+from leaktop.tracer.privilege import check_privileges
+from leaktop.tracer.probes import probes_for
+from leaktop.tracer.target import NO_TARGET, Allocator, TargetProcess
+
+_NS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """A stack as captured: frames for the snapshot, locations for the symbolizer."""
+
+    frames: tuple[Frame, ...]
+    locations: tuple[Location, ...]
+    truncated: bool
+
+
+_UNFILED = _Stack(frames=(), locations=(), truncated=True)
+
+
+class LiveSource:
+    """A Source (see ``leaktop.source``) over one process and the kernel's live counters.
+
+    Raises TracerError at once where there is no such process.
+    """
+
+    def __init__(self, pid: int, filters: Filters, capacity: Capacity | None = None) -> None:
+        self._filters = filters
+        self._capacity = capacity or Capacity()
+        self._process = TargetProcess(pid)
+        self._symbolizer = Symbolizer()
+        self._stacks: dict[int, _Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
+        self._program: Program | None = None
+        self._attached = Attached()
+        self._allocators: list[Allocator] = []
+        self._trampoline = 0
+        self._sampled = filters.sample_rate > 1
+        self._started_ns = 0
+        self._over: str | None = None
+
+    @property
+    def target(self) -> Target:
+        """The process, as it was when leaktop looked first."""
+        return Target(pid=self._process.pid, comm=self._process.comm)
+
+    @property
+    def ready_line(self) -> str:
+        """``tracing PID (COMM): N functions in LIBRARY``, and what was left out."""
+        parts = [
+            f"{len(allocator.functions)} functions in {allocator.module.name}"
+            for allocator in self._allocators
+        ]
+        skipped = [f"not {probe}: {reason}" for probe, reason in self._attached.skipped]
+        what = "; ".join([", ".join(parts), *skipped])
+        return f"tracing {self._process.pid} ({self._process.comm}): {what}"
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Find the allocator, compile, load, attach, and only then begin to count."""
+        try:
+            self._start(progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def snapshot(self) -> Snapshot:
+        """Read every stack's counters: one batch of system calls, O(stacks)."""
+        program = self._running()
+        self._over = self._over or self._process.why_over()
+        ids, stats = program.stack_stats.read()
+        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        self._learn(program, ids, bool(stats["allocs"].any()))
+        held = None
+        if self._filters.older_s:
+            born_before = now_ns - int(self._filters.older_s / _NS)
+            held = held_by_stack(program.blocks, born_before)
+        sites = self._sites(ids, stats, held, now_ns)
+        _, lost = program.losses.read()
+        return Snapshot(
+            time_ns=wall_ns,
+            elapsed_s=(now_ns - self._started_ns) * _NS,
+            target=Target(
+                pid=self._process.pid,
+                comm=self._process.comm,
+                alive=self._over is None,
+                rss=None if self._over else self._process.resident(),
+            ),
+            filters=self._filters,
+            totals=Counters(
+                bytes=sum(site.counters.bytes for site in sites),
+                count=sum(site.counters.count for site in sites),
+                allocs=int(stats["allocs"].sum()),
+                frees=int(stats["frees"].sum()),
+            ),
+            sites=sites,
+            lost=dict(zip(LOSSES, lost.tolist(), strict=True)),
+            estimated=self._sampled,
+            note=self._over,
+        )
+
+    def detail(self, stack_id: int) -> StackDetail:
+        """Read every live block once, in batches, and sum up those of one stack."""
+        return detail_of(self._running().blocks, stack_id)
+
+    def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
+        """Name the frames of stacks that a snapshot has shown."""
+        stacks = self._stacks
+        return {
+            stack_id: self._symbolizer.frames(stacks[stack_id].locations, lines=lines)
+            for stack_id in stack_ids
+            if stack_id in stacks
+        }
+
+    def apply(self, filters: Filters) -> None:
+        """Change the filters by one map write; blocks already held are not touched."""
+        self._filters = filters
+        self._sampled = self._sampled or filters.sample_rate > 1
+        if self._program is not None:
+            self._configure(self._program)
+
+    def close(self) -> None:
+        """Detach, free the kernel's maps, close the target's files."""
+        self._attached.close()
+        if self._program is not None:
+            self._program.close()
+            self._program = None
+        self._symbolizer.close()
+        self._process.close()
+
+    def _start(self, progress: Callable[[str], None]) -> None:
+        check_privileges()
+        arch = this_machine()
+        if arch is None:
+            raise TracerError("leaktop runs on x86-64 only, so far", exit_code=3)
+        self._process.refresh()
+        self._allocators = self._process.allocators(progress)
+        progress("compiling the BPF program")
+        program = self._program = Program(self._capacity)
+        unfiled = np.zeros((), layout.STACK_STATS)
+        program.stack_stats.update(layout.STACK_ID_UNFILED, unfiled)
+        self._attach(progress)
+        if self._process.why_over():
+            raise TracerError(
+                f"process {self._process.pid} exited while leaktop was attaching",
+                exit_code=NO_TARGET,
+            )
+        self._process.refresh()
+        self._trampoline = self._process.trampoline
+        self._started_ns = time.monotonic_ns()
+        self._configure(program)
+
+    def _attach(self, progress: Callable[[str], None]) -> None:
+        program, arch = self._running(), this_machine()
+        assert arch is not None
+        attacher = choose(program, arch)
+        for allocator in self._allocators:
+            count = len(allocator.functions)
+            progress(f"attaching to {count} functions in {allocator.module.name}")
+            probes = list(probes_for(allocator.functions))
+            path = allocator.module.probe_path
+            attacher.attach(path, self._process.pid, probes, self._attached)
+
+    def _configure(self, program: Program) -> None:
+        config = np.zeros((), layout.CONFIG)
+        config["enabled"] = 1
+        config["min_size"] = self._filters.min_size
+        config["max_size"] = self._filters.max_size
+        config["sample_rate"] = self._filters.sample_rate
+        config["trampoline"] = self._trampoline
+        libraries = [allocator for allocator in self._allocators if allocator.end]
+        for i, allocator in enumerate(libraries[: layout.ALLOCATORS_MAX]):
+            config["allocators"][i] = (allocator.start, allocator.end)
+        program.config.update(0, config)
+
+    def _running(self) -> Program:
+        if self._program is None:
+            raise TracerError("tracing has ended: start leaktop again")
+        return self._program
+
+    def _learn(self, program: Program, ids: np.ndarray[Any, Any], called: bool) -> None:
+        """Take in the stacks that are new, while the target still maps their code."""
+        new = [stack_id for stack_id in ids.tolist() if stack_id not in self._stacks]
+        if not self._over and called and not self._trampoline:
+            self._process.refresh()
+            self._trampoline = self._process.trampoline
+            if self._trampoline:
+                self._configure(program)
+        captured = {}
+        for stack_id in new:
+            stack = program.stacks.lookup(stack_id)
+            if stack is not None:
+                pcs = stack["pc"][: stack["depth"]].tolist()
+                captured[stack_id] = (pcs, bool(stack["truncated"]))
+        if not self._over and not all(self._process.knows(pcs) for pcs, _ in captured.values()):
+            self._process.refresh()
+        for stack_id, (pcs, truncated) in captured.items():
+            locations = tuple(self._process.locate(pcs))
+            self._stacks[stack_id] = _Stack(
+                frames=tuple(_bare_frame(location) for location in locations),
+                locations=locations,
+                truncated=truncated,
+            )
+
+    def _sites(
+        self,
+        ids: np.ndarray[Any, Any],
+        stats: np.ndarray[Any, Any],
+        held: Mapping[int, Held] | None,
+        now_ns: int,
+    ) -> tuple[Site, ...]:
+        sites = []
+        for stack_id, values in zip(ids.tolist(), stats.tolist(), strict=True):
+            size, allocs, frees, oldest_ns, oldest_freed = values
+            count = allocs - frees
+            if held is not None:
+                of_age = held.get(stack_id)
+                if of_age is None:
+                    continue
+                size, count, oldest_ns, oldest_freed = (
+                    of_age.bytes,
+                    of_age.count,
+                    of_age.birth_ns,
+                    0,
+                )
+            # both counters are read while the program runs: a block may be in one of them only
+            if count <= 0 or size < 0 or stack_id not in self._stacks:
+                continue
+            stack = self._stacks[stack_id]
+            sites.append(
+                Site(
+                    stack_id=stack_id,
+                    counters=Counters(bytes=size, count=count, allocs=allocs, frees=frees),
+                    frames=stack.frames,
+                    oldest_s=max(0.0, (now_ns - oldest_ns) * _NS),
+                    oldest_exact=not oldest_freed,
+                    truncated=stack.truncated,
+                )
+            )
+        return tuple(sites)
+
+
+def _bare_frame(location: Location) -> Frame:
+    module = location.module
+    if module is None:
+        return Frame(address=location.address)
+    return Frame(address=location.address, module=module.name, module_path=module.path)

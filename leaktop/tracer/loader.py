@@ -1,0 +1,283 @@
+"""Compiles and loads the BPF program with bcc, and reads and writes its maps.
+
+The only importer of bcc, and only when a program is loaded: the distribution's package brings it
+together with clang, and importing it takes a noticeable part of a second.
+"""
+
+import contextlib
+import ctypes as ct
+import errno
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from leaktop.tracer import TracerError, layout
+
+BPF_SOURCE = Path(__file__).resolve().parent.parent / "bpf"
+BATCH = 16384
+"""Entries a batch read asks for at a time: the copy stays near a megabyte."""
+
+THREADS_MAX = 4096
+"""Threads inside an allocator at once; the map is an LRU, so more only evicts idle ones."""
+MAPPINGS_MAX = 65536
+"""Live mappings whose end is known; the kernel's own limit for a process is about as high
+(vm.max_map_count)."""
+
+_PACKAGES = {
+    "debian": "apt install python3-bpfcc",
+    "ubuntu": "apt install python3-bpfcc",
+    "fedora": "dnf install python3-bcc",
+    "rhel": "dnf install python3-bcc",
+    "centos": "dnf install python3-bcc",
+    "arch": "pacman -S python-bcc",
+    "opensuse": "zypper install python3-bcc",
+    "alpine": "apk add py3-bcc",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much the kernel side can hold; memory for it is taken when tracing starts."""
+
+    allocs: int = 1_000_000
+    stacks: int = 16_384
+
+
+class BpfMap:
+    """One map of the loaded program, read and written as numpy values.
+
+    The descriptor belongs to the Program; reading after it is closed raises TracerError.
+    """
+
+    def __init__(
+        self, lib: Any, fd: int, name: str, key: np.dtype[Any], value: np.dtype[Any]
+    ) -> None:
+        self._lib = lib
+        self._fd = fd
+        self._name = name
+        self._key = key
+        self._value = value
+        self._batches = True
+
+    def lookup(self, key: Any) -> np.void | None:
+        """Return the value under a key, or None where there is none."""
+        keys = np.array([key], self._key)
+        values = np.zeros(1, self._value)
+        if self._lib.bpf_lookup_elem(self._fd, keys.ctypes.data, values.ctypes.data) == 0:
+            return values[0]  # type: ignore[no-any-return]
+        if ct.get_errno() != errno.ENOENT:
+            raise self._failed("read")
+        return None
+
+    def update(self, key: Any, value: Any) -> None:
+        """Set the value under a key, in one map write."""
+        keys = np.array([key], self._key)
+        values = np.array([value], self._value)
+        if self._lib.bpf_update_elem(self._fd, keys.ctypes.data, values.ctypes.data, 0) != 0:
+            raise self._failed("written")
+
+    def chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Yield (keys, values) until every entry was seen once, some thousands at a time.
+
+        One system call a chunk where the kernel has batch look-ups (kernel commit 057996380a42),
+        two an entry elsewhere. The arrays are reused: copy what is to be kept.
+        """
+        if self._batches:
+            yield from self._batch_chunks()
+        else:
+            yield from self._single_chunks()
+
+    def read(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return the (keys, values) of all entries."""
+        parts = [(keys.copy(), values.copy()) for keys, values in self.chunks()]
+        if not parts:
+            return np.empty(0, self._key), np.empty(0, self._value)
+        return np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
+
+    def _batch_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        size = BATCH
+        keys, values = np.empty(size, self._key), np.empty(size, self._value)
+        position, following = ct.c_uint32(), ct.c_uint32()
+        begin: Any = None
+        while True:
+            count = ct.c_uint32(size)
+            failed = self._lib.bpf_lookup_batch(
+                self._fd,
+                begin,
+                ct.byref(following),
+                keys.ctypes.data,
+                values.ctypes.data,
+                ct.byref(count),
+            )
+            reason = ct.get_errno() if failed else 0
+            if reason == errno.ENOSPC:  # one bucket holds more than was asked for
+                size *= 2
+                keys, values = np.empty(size, self._key), np.empty(size, self._value)
+                continue
+            if reason and reason != errno.ENOENT:
+                if begin is None and reason in (errno.EINVAL, errno.ENOTSUP, 524):
+                    self._batches = False
+                    yield from self._single_chunks()
+                    return
+                raise self._failed("read")
+            if count.value:
+                yield keys[: count.value], values[: count.value]
+            if reason == errno.ENOENT:
+                return
+            position.value = following.value
+            begin = ct.byref(position)
+
+    def _single_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        keys, values = np.empty(BATCH, self._key), np.empty(BATCH, self._value)
+        key, value = np.empty(1, self._key), np.empty(1, self._value)
+        used = 0
+        more = self._lib.bpf_get_first_key(self._fd, key.ctypes.data, self._key.itemsize) == 0
+        while more:
+            # an entry that went meanwhile is passed over
+            if self._lib.bpf_lookup_elem(self._fd, key.ctypes.data, value.ctypes.data) == 0:
+                keys[used], values[used] = key[0], value[0]
+                used += 1
+            if used == BATCH:
+                yield keys, values
+                used = 0
+            more = self._lib.bpf_get_next_key(self._fd, key.ctypes.data, key.ctypes.data) == 0
+        if used:
+            yield keys[:used], values[:used]
+
+    def _failed(self, verb: str) -> TracerError:
+        reason = os.strerror(ct.get_errno())
+        return TracerError(f"the kernel's map {self._name} cannot be {verb}: {reason}")
+
+
+class Program:
+    """The BPF program, compiled and with its maps in the kernel; attached to nothing yet.
+
+    Raises TracerError where bcc is missing, does not compile it, or may not load it.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        # always our own headers, so that behaviour does not depend on what the host has
+        os.environ["BCC_KERNEL_SOURCE"] = str(BPF_SOURCE / "headers")
+        bcc = _import_bcc()
+        flags = [
+            f"-I{BPF_SOURCE}",
+            f"-DBLOCKS_MAX={capacity.allocs}",
+            f"-DSTACKS_MAX={capacity.stacks}",
+            f"-DTHREADS_MAX={THREADS_MAX}",
+            f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
+            f"-DPAGE_BYTES={os.sysconf('SC_PAGE_SIZE')}ULL",
+        ]
+        with _captured_stderr() as said:
+            try:
+                self._bpf = bcc.BPF(src_file=str(BPF_SOURCE / "memleak.bpf.c"), cflags=flags)
+            except Exception as error:
+                raise TracerError(_why_not_compiled(said(), error), exit_code=3) from None
+        self._lib = bcc.libbcc.lib
+        self._kprobe = bcc.BPF.KPROBE
+        self._closed = False
+        self.config = self._map("config", np.dtype("u4"))
+        self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
+        self.blocks = self._map("blocks", layout.BLOCK_KEY)
+        self.stack_stats = self._map("stack_stats", layout.STACK_ID)
+        self.stacks = self._map("stacks", layout.STACK_ID)
+
+    def load(self, function: str, attach_type: int) -> int:
+        """Load one program for a kind of attachment and return its descriptor, which stays ours.
+
+        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events. Raises OSError
+        where the kernel refuses.
+        """
+        name = function.encode()
+        with _captured_stderr():
+            try:
+                loaded = self._bpf.load_func(
+                    name, self._kprobe, attach_type=attach_type if attach_type else -1
+                )
+            except Exception:
+                reason = ct.get_errno() or errno.EINVAL
+                raise OSError(reason, os.strerror(reason), function) from None
+        return int(loaded.fd)
+
+    def unload(self, function: str) -> None:
+        """Forget a loaded program, so that it can be loaded for another kind of attachment."""
+        loaded = self._bpf.funcs.pop(function.encode(), None)
+        if loaded is not None:
+            os.close(loaded.fd)
+
+    def close(self) -> None:
+        """Free programs and maps; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._bpf.cleanup()
+
+    def _map(self, name: str, key: np.dtype[Any], value: np.dtype[Any] | None = None) -> BpfMap:
+        table = self._bpf[name.encode()]
+        if value is None:
+            layout.check(name, [field[0] for field in table.Leaf._fields_], ct.sizeof(table.Leaf))
+            value = layout.STRUCTURES[name]
+        return BpfMap(self._lib, table.map_fd, name, key, value)
+
+
+def _import_bcc() -> ModuleType:
+    try:
+        bcc = importlib.import_module("bcc")
+    except ImportError:
+        raise TracerError(
+            "the Python module bcc cannot be imported; it comes from your distribution: "
+            f"{_package_hint()}\n(PyPI's bcc is another project; a virtual environment must be "
+            "made with --system-site-packages)",
+            exit_code=3,
+        ) from None
+    if not hasattr(bcc, "BPF"):
+        raise TracerError(
+            "the Python module bcc is PyPI's project of that name, not the BPF Compiler "
+            f"Collection; remove it (pip uninstall bcc), then: {_package_hint()}",
+            exit_code=3,
+        )
+    return bcc
+
+
+def _package_hint() -> str:
+    with contextlib.suppress(OSError):
+        lines = Path("/etc/os-release").read_text(errors="replace").splitlines()
+        fields = dict(line.partition("=")[::2] for line in lines)
+        like = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split()
+        for name in like:
+            if name in _PACKAGES:
+                return _PACKAGES[name]
+    return "package python3-bpfcc, python3-bcc or python-bcc"
+
+
+def _why_not_compiled(said: str, error: Exception) -> str:
+    lines = [line.strip() for line in said.splitlines()]
+    first = next((line for line in lines if "error" in line.lower()), None)
+    first = first or next(filter(None, lines), str(error))
+    return (
+        f"bcc cannot compile leaktop's BPF program: {first}\n"
+        "is the kernel built with BPF, and bcc's package whole and of 0.22 or later?"
+    )
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Any]:
+    """Keep what native code writes to descriptor 2; yields a function that returns it."""
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+
+        def said() -> str:
+            kept.seek(0)
+            return kept.read(65536).decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)

@@ -1,0 +1,44 @@
+"""Which capabilities tracing needs (capabilities(7)), and which of them are missing."""
+
+from pathlib import Path
+
+from leaktop import procfs
+from leaktop.tracer import TracerError
+
+CAP_SYS_PTRACE = 19
+CAP_SYS_ADMIN = 21
+CAP_PERFMON = 38
+CAP_BPF = 39
+CAP_CHECKPOINT_RESTORE = 40
+
+NEEDED = {
+    CAP_BPF: "CAP_BPF",
+    CAP_PERFMON: "CAP_PERFMON",
+    CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
+    CAP_CHECKPOINT_RESTORE: "CAP_CHECKPOINT_RESTORE",
+}
+"""To load the program, to probe with it, to read the target's memory map, and to open the very
+files that are mapped (/proc/PID/map_files)."""
+
+_COVERED_BY_ADMIN = (CAP_BPF, CAP_PERFMON, CAP_CHECKPOINT_RESTORE)
+
+
+def missing_capabilities(status: str) -> list[str]:
+    """Return the names of needed capabilities that a /proc/PID/status text does not grant."""
+    granted = int(procfs.parse_status(status).get("CapEff", "0"), 16)
+    return [
+        name
+        for capability, name in NEEDED.items()
+        if not granted >> capability & 1
+        and not (capability in _COVERED_BY_ADMIN and granted >> CAP_SYS_ADMIN & 1)
+    ]
+
+
+def check_privileges() -> None:
+    """Raise TracerError (exit code 3) naming what is missing."""
+    missing = missing_capabilities(Path("/proc/self/status").read_text())
+    if missing:
+        raise TracerError(
+            f"tracing another process needs {', '.join(missing)}: run it with sudo",
+            exit_code=3,
+        )

@@ -1,0 +1,221 @@
+"""The process that is traced: whether it is there, what it maps, where its code comes from."""
+
+import contextlib
+import os
+import select
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leaktop import procfs
+from leaktop.elf import ElfError, ElfFile, FileOffset
+from leaktop.symbolize import Location, Module, open_module
+from leaktop.tracer import TracerError
+from leaktop.tracer.probes import NAMES, Function, functions_in, is_allocator
+
+NO_TARGET = 4
+"""Exit code: there is no such process, or nothing in it to trace."""
+
+_UPROBES = "[uprobes]"
+_MODULES_MAX = 4096  # files held open; a process maps some hundreds at most
+
+
+@dataclass(frozen=True, slots=True)
+class Allocator:
+    """A file of the target that defines an allocator, and what of it is traced."""
+
+    module: Module
+    functions: tuple[tuple[Function, FileOffset], ...]
+    start: int
+    """Where its code lies in the target, to tell its own calls; 0..0 where it is the program
+    itself, whose calls are everybody's."""
+    end: int
+
+
+class TargetProcess:
+    """One process, held so that a later one of the same PID is never taken for it.
+
+    Raises TracerError (exit code 4) where there is no such process or it has no memory of its own.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._proc = Path("/proc") / str(pid)
+        stat = self._stat()
+        if stat is None:
+            raise TracerError(
+                f"there is no process {pid}; find the one you mean with: pgrep -a NAME",
+                exit_code=NO_TARGET,
+            )
+        if stat.kernel_thread:
+            raise TracerError(
+                f"{pid} ({stat.comm}) is a kernel thread and has no user memory; "
+                "give the PID of a program",
+                exit_code=NO_TARGET,
+            )
+        self._check_leader()
+        self.comm = stat.comm
+        self._identity = (stat.start_time, stat.start_stack)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise self._gone() from error
+        self._mappings: list[procfs.Mapping] = []
+        self._starts = np.empty(0, np.uint64)
+        self._modules: dict[tuple[str, int, str], Module] = {}
+
+    def why_over(self) -> str | None:
+        """Return why the process can no longer be traced, in words, or None while it can."""
+        if select.select([self._pidfd], [], [], 0)[0]:
+            return "exited"
+        stat = self._stat()
+        if stat is None or stat.state in ("Z", "X"):
+            return "exited"
+        # without privilege the kernel shows 0 for the stack
+        if stat.start_stack and (stat.start_time, stat.start_stack) != self._identity:
+            return f"runs another program now ({stat.comm}): start leaktop again to trace it"
+        return None
+
+    def resident(self) -> int | None:
+        """Return resident memory in bytes, or None once the process is gone."""
+        try:
+            pages = procfs.parse_statm_resident((self._proc / "statm").read_text())
+        except (OSError, ValueError):
+            return None
+        return pages * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+    def refresh(self) -> None:
+        """Read the mappings anew; what was mapped before stays known by its files."""
+        try:
+            text = (self._proc / "maps").read_text(errors="surrogateescape")
+        except PermissionError:
+            raise TracerError(
+                f"the memory map of process {self.pid} cannot be read; run leaktop as root "
+                "(or with CAP_SYS_PTRACE)",
+                exit_code=3,
+            ) from None
+        except OSError:
+            return
+        mappings = list(procfs.parse_maps(text))
+        if mappings:
+            self._mappings = mappings
+            self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
+
+    @property
+    def trampoline(self) -> int:
+        """Address that uretprobes make functions return to, 0 while the process has none.
+
+        It is the first slot of the area named [uprobes] (kernel/events/uprobes.c,
+        uprobe_get_trampoline_vaddr).
+        """
+        return next((m.start for m in self._mappings if m.path == _UPROBES), 0)
+
+    def locate(self, addresses: Iterable[int]) -> list[Location]:
+        """Return module and offset of code addresses, by the mappings of the last refresh."""
+        return [self._locate(address) for address in addresses]
+
+    def knows(self, addresses: Iterable[int]) -> bool:
+        """Whether every address lies in a mapping of the last refresh."""
+        return all(self._mapping_at(address) is not None for address in addresses)
+
+    def allocators(self, progress: Callable[[str], None]) -> list[Allocator]:
+        """Return the files in the target that define an allocator. Raises TracerError for none."""
+        found = []
+        for mapping in self._code_files():
+            module = self._module(mapping)
+            if module.file is None or module.name.startswith("ld-"):
+                continue  # the dynamic linker's own malloc serves only its start
+            progress(f"looking for an allocator in {module.name}")
+            with contextlib.suppress(ElfError):
+                elf = ElfFile(module.file)
+                functions = elf.functions(NAMES)
+                if is_allocator(functions):
+                    found.append(self._allocator(mapping, module, functions))
+        if not found:
+            raise self._without_allocator()
+        return found
+
+    def close(self) -> None:
+        """Let go of the process and of its files."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        for module in self._modules.values():
+            module.close()
+        self._modules.clear()
+
+    def _stat(self) -> procfs.Stat | None:
+        try:
+            return procfs.parse_stat((self._proc / "stat").read_text(errors="replace"))
+        except (OSError, ValueError):
+            return None
+
+    def _check_leader(self) -> None:
+        with contextlib.suppress(OSError):
+            status = procfs.parse_status((self._proc / "status").read_text(errors="replace"))
+            leader = status.get("Tgid", str(self.pid))
+            if leader != str(self.pid):
+                raise TracerError(
+                    f"{self.pid} is a thread of process {leader}; give that: -p {leader}",
+                    exit_code=NO_TARGET,
+                )
+
+    def _gone(self) -> TracerError:
+        return TracerError(
+            f"process {self.pid} exited before leaktop could attach", exit_code=NO_TARGET
+        )
+
+    def _without_allocator(self) -> TracerError:
+        if self.why_over():
+            return self._gone()
+        return TracerError(
+            f"no allocator (malloc and free) was found in process {self.pid} ({self.comm}): "
+            "it is linked statically and stripped, or has one of its own",
+            exit_code=NO_TARGET,
+        )
+
+    def _mapping_at(self, address: int) -> procfs.Mapping | None:
+        index = int(np.searchsorted(self._starts, address, side="right")) - 1
+        if index < 0 or address >= self._mappings[index].end:
+            return None
+        return self._mappings[index]
+
+    def _locate(self, address: int) -> Location:
+        # a return address may lie just past the code of its mapping: the call lies inside
+        mapping = self._mapping_at(address - 1)
+        if mapping is None or not mapping.path:
+            return Location(address, None, FileOffset(0))
+        offset = FileOffset(address - mapping.start + mapping.file_offset)
+        return Location(address, self._module(mapping), offset)
+
+    def _code_files(self) -> Iterable[procfs.Mapping]:
+        seen = set()
+        for mapping in self._mappings:
+            identity = (mapping.device, mapping.inode)
+            if mapping.executable and mapping.file_backed and identity not in seen:
+                seen.add(identity)
+                yield mapping
+
+    def _module(self, mapping: procfs.Mapping) -> Module:
+        key = (mapping.device, mapping.inode, mapping.path)
+        if key not in self._modules:
+            if len(self._modules) >= _MODULES_MAX:
+                self._modules.pop(next(iter(self._modules))).close()
+            self._modules[key] = open_module(self.pid, mapping)
+        return self._modules[key]
+
+    def _allocator(
+        self, mapping: procfs.Mapping, module: Module, functions: dict[str, FileOffset]
+    ) -> Allocator:
+        is_program = False
+        with contextlib.suppress(OSError):
+            executable = (self._proc / "exe").stat()
+            is_program = executable.st_ino == mapping.inode
+        return Allocator(
+            module=module,
+            functions=tuple(functions_in(functions)),
+            start=0 if is_program else mapping.start,
+            end=0 if is_program else mapping.end,
+        )
