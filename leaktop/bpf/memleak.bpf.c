@@ -306,9 +306,10 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 	u64 id = bpf_get_current_pid_tgid(), sp = PT_REGS_SP(ctx);
 	struct config *settings = config.lookup(&zero);
 	struct thread *thread, *blank;
+	struct block_key key;
 	struct call *call;
 
-	if (!settings || !settings->enabled)
+	if (!settings || settings->phase == PHASE_OFF)
 		return 0;
 	thread = threads.lookup(&id);
 	if (!thread) {
@@ -327,7 +328,10 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 		if (is_inside(call, sp, settings->trampoline))
 			return 0;
 		lose(LOST_MISSED_RETURNS);
-		put_back(call);
+		if (call->old_held) {	/* its fate is not known: held, until its free is seen */
+			key = key_of(call->old_address);
+			blocks.insert(&key, &call->old);
+		}
 	}
 	call->sp = sp;
 	call->kind = kind;
@@ -515,17 +519,26 @@ int on_mremap(struct pt_regs *ctx)	/* mremap (old, old length, new length, flags
 
 int on_return(struct pt_regs *ctx)
 {
+	u32 zero = 0;
 	u64 id = bpf_get_current_pid_tgid(), address;
+	struct config *settings = config.lookup(&zero);
 	struct thread *thread = threads.lookup(&id);
 	struct call *call;
 
-	if (!thread)
+	if (!settings)
 		return 0;
+	if (!thread) {	/* every entry leaves one, so it was evicted */
+		if (settings->phase == PHASE_COUNT)
+			lose(LOST_THREADS_FULL);
+		return 0;
+	}
 	call = &thread->call;
 	/* `ret` has taken the return address off; another sp is that of a call inside */
 	if (!call->sp || call->sp + sizeof(u64) != PT_REGS_SP(ctx))
 		return 0;
 	call->sp = 0;
+	if (settings->phase != PHASE_COUNT)
+		return 0;
 	address = result_of(ctx, call);
 	settle_old(call, address);
 	if (address && call->fixed)
@@ -554,7 +567,7 @@ int on_munmap(struct pt_regs *ctx)	/* munmap (address, length) */
 	u64 address = PT_REGS_PARM1(ctx), caller = 0;
 	struct config *settings = config.lookup(&zero);
 
-	if (!settings || !settings->enabled || address & PAGE_LOW_BITS)
+	if (!settings || settings->phase != PHASE_COUNT || address & PAGE_LOW_BITS)
 		return 0;
 	if (!unmap(address, whole_pages(PT_REGS_PARM2(ctx))))
 		return 0;

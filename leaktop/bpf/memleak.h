@@ -13,9 +13,17 @@
 /* Libraries in one process that define malloc: its C library and one that takes its place. */
 #define ALLOCATORS_MAX 4
 
+/* How far tracing has come. While probes are being attached nothing is noted; then, for a moment,
+ * calls are only followed, until those that began before have returned; then blocks count. */
+enum phase {
+	PHASE_OFF = 0,
+	PHASE_FOLLOW,
+	PHASE_COUNT,
+};
+
 /* Live settings, written by user space as one value. */
 struct config {
-	u64 enabled;		/* 0: programs return at once; set when every probe is attached */
+	u64 phase;		/* enum phase */
 	u64 min_size;		/* smallest allocation to keep, bytes */
 	u64 max_size;		/* largest allocation to keep, bytes */
 	u64 sample_rate;	/* keep one of this many, at random; 1: all */

@@ -13,6 +13,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -83,10 +84,10 @@ class MultiLink:
             by_program[probe.program].append(probe)
         for group in by_program.values():
             try:
-                attached.add(_patiently(lambda g=group: self._link(path, pid, g)), group)
+                attached.add(_patiently(partial(self._link, path, pid, group)), group)
             except OSError:
                 for probe in group:  # find out which one it is
-                    _one(probe, attached, lambda p=probe: self._link(path, pid, [p]))
+                    _one(probe, attached, partial(self._link, path, pid, [probe]))
 
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
         fd = self._program.load(probes[0].program, BPF_TRACE_UPROBE_MULTI)
@@ -124,7 +125,7 @@ class PerfEvents:
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
         """See Attacher."""
         for probe in probes:
-            _one(probe, attached, lambda p=probe: self._event(path, pid, p))
+            _one(probe, attached, partial(self._event, path, pid, probe))
 
     def _event(self, path: str, pid: int, probe: Probe) -> int:
         program = self._program.load(probe.program, 0)
@@ -182,7 +183,7 @@ def _one(probe: Probe, attached: Attached, attach: Callable[[], int]) -> None:
         attached.add(_patiently(attach), [probe])
     except OSError as error:
         if not probe.function.required:
-            attached.skipped.append((probe, error.strerror))
+            attached.skipped.append((probe, error.strerror or str(error)))
             return
         raise TracerError(_refusal(probe, error), exit_code=_exit_code(error)) from None
 

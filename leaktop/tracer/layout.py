@@ -14,10 +14,11 @@ from leaktop.tracer import TracerError
 STACK_DEPTH_MAX = 127
 STACK_ID_UNFILED = 1
 ALLOCATORS_MAX = 4
+PHASE_FOLLOW, PHASE_COUNT = 1, 2
 
 CONFIG = np.dtype(
     [
-        ("enabled", "u8"),
+        ("phase", "u8"),
         ("min_size", "u8"),
         ("max_size", "u8"),
         ("sample_rate", "u8"),

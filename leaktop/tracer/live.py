@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from leaktop.model import LOSSES, Counters, Filters, Frame, Site, Snapshot, StackDetail, Target
-from leaktop.symbolize import Location, Symbolizer
+from leaktop.modules import Location
+from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Attached, choose
@@ -19,6 +20,8 @@ from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import NO_TARGET, Allocator, TargetProcess
 
 _NS = 1e-9
+_FOLLOW_S = 0.02
+"""How long calls are only followed: those under way when probes were attached return meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ class LiveSource:
             )
         self._process.refresh()
         self._trampoline = self._process.trampoline
+        self._configure(program, layout.PHASE_FOLLOW)
+        time.sleep(_FOLLOW_S)
         self._started_ns = time.monotonic_ns()
         self._configure(program)
 
@@ -171,12 +176,13 @@ class LiveSource:
             count = len(allocator.functions)
             progress(f"attaching to {count} functions in {allocator.module.name}")
             probes = list(probes_for(allocator.functions))
-            path = allocator.module.probe_path
+            # through the open file, so that no other can have taken its path meanwhile
+            path = f"/proc/self/fd/{allocator.module.fileno()}"
             attacher.attach(path, self._process.pid, probes, self._attached)
 
-    def _configure(self, program: Program) -> None:
+    def _configure(self, program: Program, phase: int = layout.PHASE_COUNT) -> None:
         config = np.zeros((), layout.CONFIG)
-        config["enabled"] = 1
+        config["phase"] = phase
         config["min_size"] = self._filters.min_size
         config["max_size"] = self._filters.max_size
         config["sample_rate"] = self._filters.sample_rate

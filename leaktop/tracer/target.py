@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from leaktop import procfs
-from leaktop.elf import ElfError, ElfFile, FileOffset
-from leaktop.symbolize import Location, Module, open_module
+from leaktop.elf import ElfError, FileOffset
+from leaktop.modules import Location, Module, open_module
 from leaktop.tracer import TracerError
 from leaktop.tracer.probes import NAMES, Function, functions_in, is_allocator
 
@@ -125,12 +125,11 @@ class TargetProcess:
         found = []
         for mapping in self._code_files():
             module = self._module(mapping)
-            if module.file is None or module.name.startswith("ld-"):
+            if module.name.startswith("ld-"):
                 continue  # the dynamic linker's own malloc serves only its start
             progress(f"looking for an allocator in {module.name}")
             with contextlib.suppress(ElfError):
-                elf = ElfFile(module.file)
-                functions = elf.functions(NAMES)
+                functions = module.open_elf().functions(NAMES)
                 if is_allocator(functions):
                     found.append(self._allocator(mapping, module, functions))
         if not found:
@@ -142,8 +141,6 @@ class TargetProcess:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        for module in self._modules.values():
-            module.close()
         self._modules.clear()
 
     def _stat(self) -> procfs.Stat | None:
@@ -187,8 +184,7 @@ class TargetProcess:
         mapping = self._mapping_at(address - 1)
         if mapping is None or not mapping.path:
             return Location(address, None, FileOffset(0))
-        offset = FileOffset(address - mapping.start + mapping.file_offset)
-        return Location(address, self._module(mapping), offset)
+        return Location.in_mapping(address, mapping, self._module(mapping))
 
     def _code_files(self) -> Iterable[procfs.Mapping]:
         seen = set()
@@ -202,7 +198,7 @@ class TargetProcess:
         key = (mapping.device, mapping.inode, mapping.path)
         if key not in self._modules:
             if len(self._modules) >= _MODULES_MAX:
-                self._modules.pop(next(iter(self._modules))).close()
+                self._modules.pop(next(iter(self._modules)))
             self._modules[key] = open_module(self.pid, mapping)
         return self._modules[key]
 

@@ -1,0 +1,24 @@
+# Each target does its own set-up, so that each works in a fresh clone.
+
+.PHONY: setup demo test check
+
+# Install what is missing and build .venv, which then holds bin/leaktop.
+setup:
+	@scripts/setup.sh
+
+# Watch examples/leaky.c; make demo ARGS="--json -n 2" passes arguments on to leaktop.
+demo:
+	@scripts/setup.sh
+	@scripts/demo.sh $(ARGS)
+
+# All tests; those that trace need root and BPF, and are skipped without.
+test:
+	@scripts/setup.sh dev
+	.venv/bin/python -m pytest $(ARGS)
+
+check:
+	@scripts/setup.sh dev
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports

@@ -1,0 +1,296 @@
+"""The threads that feed the screen: one reads ticks, one names frames.
+
+The tick thread owns the source: it alone starts, reads, changes and closes it, and it closes it on
+every way out. It is no daemon, so the interpreter waits until everything is detached, whatever
+became of the screen. The symbol thread only reads files and holds nothing: it is a daemon, so slow
+debug information never delays an exit.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from textual.message import Message
+
+from leaktop.analyze import History
+from leaktop.excerpt import Reader, excerpts
+from leaktop.messages import (
+    DetailReady,
+    FiltersApplied,
+    FiltersRefused,
+    LinesReady,
+    Progress,
+    Ready,
+    SnapshotReady,
+    SourceFailed,
+    SymbolsReady,
+    TargetGone,
+)
+from leaktop.model import Filters, Frame
+from leaktop.source import Source, SourceError
+
+JOIN_S = 0.3
+"""How long ``stop`` waits for the source to detach; the tick thread goes on by itself."""
+
+_FIRST_TICK_S = 0.25
+_DETAIL_SHARE = 5  # after a detail that took t, rest at least this many t
+_NAMES_AT_ONCE = 32
+
+
+class Collector:
+    """Reads ``source`` and posts messages until stopped; every method returns at once."""
+
+    def __init__(self, source: Source, post: Callable[[Message], object], delay_s: float) -> None:
+        self._source = source
+        self._post_message = post
+        self._delay_s = delay_s
+        self._ticks = _TickThread(self)
+        self._symbols = _SymbolThread(self)
+        self.stopping = threading.Event()
+
+    def start(self) -> None:
+        """Start both threads, once; the source attaches in its own."""
+        if self._ticks.ident is None:
+            self._symbols.start()
+            self._ticks.start()
+
+    def stop(self) -> None:
+        """Tell both threads to end and wait for the source to be closed, ``JOIN_S`` at most."""
+        self.ask_to_stop()
+        if self._ticks.is_alive():
+            self._ticks.join(JOIN_S)
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop without waiting."""
+        self.stopping.set()
+        self._ticks.wake()
+        self._symbols.wake()
+
+    def apply(self, filters: Filters) -> None:
+        """Have the source use other filters; of several at once only the last counts."""
+        self._ticks.request(filters=filters)
+
+    def watch(self, stack_id: int | None) -> None:
+        """Read the live blocks of this stack now and at every tick; None ends it."""
+        self._ticks.request(watch=(stack_id,))
+
+    def tick_now(self) -> None:
+        """Read a snapshot at once rather than at the next tick."""
+        self._ticks.request(tick=True)
+
+    def want_names(self, first: Sequence[int], rest: Iterable[int]) -> None:
+        """Have these stacks named, ``first`` before ``rest``; replaces what was wanted before."""
+        self._symbols.request(names=(list(first), list(rest)))
+
+    def want_lines(self, stack_id: int) -> None:
+        """Have the lines, inlined calls and source text of one stack read before anything else."""
+        self._symbols.request(lines=stack_id)
+
+    @property
+    def source(self) -> Source:
+        """Where the snapshots come from."""
+        return self._source
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from tick to tick."""
+        return self._delay_s
+
+    def post(self, message: Message) -> None:
+        """Post to the screen, unless it is on its way out."""
+        if not self.stopping.is_set():
+            self._post_message(message)
+
+
+class _TickThread(threading.Thread):
+    def __init__(self, owner: Collector) -> None:
+        super().__init__(name="leaktop-ticks", daemon=False)
+        self._owner = owner
+        self._source = owner.source
+        self._changed = threading.Condition()
+        self._filters: Filters | None = None
+        self._new_watch: tuple[int | None] | None = None
+        self._tick = False
+        # The rest is this thread's own.
+        self._history = History()
+        self._watched: int | None = None
+        self._detail_due = 0.0
+        self._gone = False
+
+    def request(
+        self,
+        *,
+        filters: Filters | None = None,
+        watch: tuple[int | None] | None = None,
+        tick: bool = False,
+    ) -> None:
+        with self._changed:
+            self._filters = filters or self._filters
+            self._new_watch = watch or self._new_watch
+            self._tick = tick or self._tick
+            self._changed.notify()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def run(self) -> None:
+        started = False
+        try:
+            self._source.start(lambda text: self._owner.post(Progress(text)))
+            started = True
+            self._owner.post(Ready(self._source.ready_line))
+            self._loop()
+        except Exception as error:
+            self._owner.post(SourceFailed(_source_error(error), started=started))
+            if started:
+                self._loop(failed=True)
+        finally:
+            # What even close cannot undo goes with the process: the kernel drops its probes.
+            with contextlib.suppress(Exception):
+                self._source.close()
+
+    # A failed source is asked nothing more, but is closed only on leaving.
+    def _loop(self, *, failed: bool = False) -> None:
+        due = time.monotonic() + min(self._owner.delay_s, _FIRST_TICK_S)
+        while not self._owner.stopping.is_set():
+            filters, watch, tick = self._take(None if failed or self._gone else due)
+            if self._owner.stopping.is_set():
+                return
+            if failed:
+                if watch is not None and watch[0] is not None:
+                    trend = self._history.trend_of(watch[0])
+                    self._owner.post(DetailReady(watch[0], None, trend, "tracing failed"))
+                continue
+            if filters is not None:
+                tick = self._apply(filters) or tick
+            if watch is not None:
+                self._watched = watch[0]
+                self._detail()
+            now = time.monotonic()
+            if not self._gone and (tick or now >= due):
+                self._read()
+                # A tick that took longer than the delay drops the ones it missed.
+                due = self._next_due(due)
+                if self._watched is not None and time.monotonic() >= self._detail_due:
+                    self._detail()
+
+    def _next_due(self, due: float) -> float:
+        now = time.monotonic()
+        if now < due:
+            return due
+        return due + self._owner.delay_s * (1 + (now - due) // self._owner.delay_s)
+
+    def _take(self, due: float | None) -> tuple[Filters | None, tuple[int | None] | None, bool]:
+        with self._changed:
+            while not (
+                self._filters or self._new_watch or self._tick or self._owner.stopping.is_set()
+            ):
+                left = None if due is None else due - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            taken = self._filters, self._new_watch, self._tick
+            self._filters, self._new_watch, self._tick = None, None, False
+            return taken
+
+    def _read(self) -> None:
+        snapshot = self._source.snapshot()
+        reading = self._history.add(snapshot)
+        self._owner.post(SnapshotReady(reading, self._history.trend()))
+        if snapshot.note is not None:
+            self._gone = True
+            self._owner.post(TargetGone(snapshot.note))
+
+    def _apply(self, filters: Filters) -> bool:
+        try:
+            self._source.apply(filters)
+        except SourceError as error:
+            self._owner.post(FiltersRefused(str(error)))
+            return False
+        self._owner.post(FiltersApplied(filters))
+        return True
+
+    # Reading every block of a stack may take long at a million of them, so it pauses in proportion.
+    def _detail(self) -> None:
+        stack_id = self._watched
+        if stack_id is None:
+            return
+        began = time.monotonic()
+        trend = self._history.trend_of(stack_id)
+        try:
+            detail = self._source.detail(stack_id)
+        except SourceError as error:
+            self._owner.post(DetailReady(stack_id, None, trend, str(error)))
+        else:
+            self._owner.post(DetailReady(stack_id, detail, trend))
+        ended = time.monotonic()
+        self._detail_due = ended + _DETAIL_SHARE * (ended - began) - self._owner.delay_s
+
+
+class _SymbolThread(threading.Thread):
+    def __init__(self, owner: Collector) -> None:
+        super().__init__(name="leaktop-symbols", daemon=True)
+        self._owner = owner
+        self._source = owner.source
+        self._changed = threading.Condition()
+        self._first: list[int] = []
+        self._rest: list[int] = []
+        self._lines: int | None = None
+
+    def request(
+        self, *, names: tuple[list[int], list[int]] | None = None, lines: int | None = None
+    ) -> None:
+        with self._changed:
+            if names is not None:
+                self._first, self._rest = names
+            if lines is not None:
+                self._lines = lines
+            self._changed.notify()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def run(self) -> None:
+        # At once, since the target may exit.
+        reader = Reader.of_process(self._source.target.pid)
+        while True:
+            with self._changed:
+                while not (self._first or self._rest or self._lines is not None):
+                    if self._owner.stopping.is_set():
+                        return
+                    self._changed.wait()
+                if self._owner.stopping.is_set():
+                    return
+                lines, self._lines = self._lines, None
+                names: list[int] = []
+                if lines is None:
+                    queue = self._first or self._rest
+                    names = queue[:_NAMES_AT_ONCE]
+                    del queue[:_NAMES_AT_ONCE]
+            if lines is not None:
+                self._read_lines(lines, reader)
+            else:
+                found = self._resolve(names, lines=False)
+                self._owner.post(SymbolsReady({i: found.get(i, ()) for i in names}))
+
+    def _read_lines(self, stack_id: int, reader: Reader | None) -> None:
+        frames = self._resolve([stack_id], lines=True).get(stack_id, ())
+        text = {} if reader is None else excerpts(frames, reader)
+        self._owner.post(LinesReady(stack_id, frames, text))
+
+    # A stack that no name can be had for is shown by its addresses, whatever the reason.
+    def _resolve(self, stack_ids: list[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
+        try:
+            return self._source.resolve(stack_ids, lines=lines)
+        except Exception:
+            return {}
+
+
+def _source_error(error: Exception) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    kind = type(error).__name__
+    return SourceError(f"internal error ({kind}: {error}); please report it")

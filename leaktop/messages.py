@@ -1,0 +1,113 @@
+"""What the collector's threads tell the screen, one small message each."""
+
+from collections.abc import Mapping, Sequence
+
+from textual.message import Message
+
+from leaktop.analyze import Reading
+from leaktop.excerpt import Excerpt
+from leaktop.model import Filters, Frame, StackDetail
+from leaktop.source import SourceError
+
+
+class Progress(Message):
+    """One step of attaching, in a few words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a later step replace one not shown yet."""
+        return isinstance(message, Progress)
+
+
+class Ready(Message):
+    """Counting has begun; ``line`` says what is traced."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
+
+
+class SnapshotReady(Message):
+    """A tick was read; ``trend`` is the total's outstanding bytes over the last ticks."""
+
+    def __init__(self, reading: Reading, trend: Sequence[int]) -> None:
+        super().__init__()
+        self.reading = reading
+        self.trend = trend
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a newer tick replace one not shown yet."""
+        return isinstance(message, SnapshotReady)
+
+
+class SymbolsReady(Message):
+    """Frames with names, by stack id; no frames where the source does not know the stack."""
+
+    def __init__(self, frames: Mapping[int, tuple[Frame, ...]]) -> None:
+        super().__init__()
+        self.frames = frames
+
+
+class LinesReady(Message):
+    """One stack's frames with lines and inlined calls, and source text by index of the frame."""
+
+    def __init__(
+        self, stack_id: int, frames: tuple[Frame, ...], excerpts: Mapping[int, Excerpt]
+    ) -> None:
+        super().__init__()
+        self.stack_id = stack_id
+        self.frames = frames
+        self.excerpts = excerpts
+
+
+class DetailReady(Message):
+    """What one stack's live blocks say; ``error`` says why there is no ``detail``."""
+
+    def __init__(
+        self,
+        stack_id: int,
+        detail: StackDetail | None,
+        trend: Sequence[int],
+        error: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.stack_id = stack_id
+        self.detail = detail
+        self.trend = trend
+        self.error = error
+
+
+class FiltersApplied(Message):
+    """The source uses these filters from now on."""
+
+    def __init__(self, filters: Filters) -> None:
+        super().__init__()
+        self.filters = filters
+
+
+class FiltersRefused(Message):
+    """The source keeps the filters it had."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self.error = error
+
+
+class TargetGone(Message):
+    """The target is no longer traced; the last snapshot stays."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class SourceFailed(Message):
+    """The source cannot start, or cannot go on where ``started``."""
+
+    def __init__(self, error: SourceError, *, started: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.started = started

@@ -1,0 +1,30 @@
+"""What the screens that show live figures have in common."""
+
+from collections.abc import Mapping
+
+from textual.message import Message
+from textual.screen import Screen
+
+from leaktop.model import Frame
+from leaktop.widgets.status_bar import Status
+
+Names = Mapping[int, tuple[Frame, ...]]
+"""Frames with names, by stack id."""
+
+
+class LiveScreen(Screen[None]):
+    """A screen that is shown the state of things and repaints what changed."""
+
+    class Resumed(Message):
+        """The screen is on top and wants to be shown the state of things."""
+
+    def show(self, status: Status, names: Names) -> None:
+        """Show the state of things."""
+        raise NotImplementedError
+
+    def show_names(self, fresh: Names) -> None:
+        """Show names that came since, also held by the ``names`` given to ``show``."""
+
+    def on_screen_resume(self) -> None:
+        """Ask for the state of things."""
+        self.post_message(self.Resumed())

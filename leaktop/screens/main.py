@@ -1,0 +1,272 @@
+"""The main screen: status, filters and the table of stacks."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from leaktop import format as fmt
+from leaktop.analyze import haystack, ordered, text_filter
+from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey
+from leaktop.screens.live import LiveScreen, Names
+from leaktop.widgets.filter_bar import FilterBar
+from leaktop.widgets.frames import FramesView
+from leaktop.widgets.key_hints import KeyHints
+from leaktop.widgets.rows import RowsView
+from leaktop.widgets.site_table import Rows, SiteTable
+from leaktop.widgets.status_bar import Stage, Status, StatusBar
+
+_HINTS = (
+    ("Enter", "open"),
+    ("s", "sort"),
+    ("r", "reverse"),
+    ("/", "filter"),
+    ("z Z", "min and max size"),
+    ("+ -", "sample rate"),
+    ("Space", "pause"),
+    ("?", "help"),
+    ("q", "quit"),
+)
+_SHORT_HINTS = (
+    ("Enter", "open"),
+    ("s", "sort"),
+    ("r", "rev"),
+    ("/", "filter"),
+    ("zZ", "size"),
+    ("+-", "rate"),
+    ("p", "pause"),
+    ("?", "help"),
+    ("q", "quit"),
+)
+_REFILTER_S = 0.25
+
+
+class MainScreen(LiveScreen):
+    """All stacks in order; owns the order and the text filter."""
+
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s,greater_than_sign", "sort(1)", show=False),
+        Binding("less_than_sign", "sort(-1)", show=False),
+        Binding("r", "reverse", show=False),
+        Binding("slash", "edit('text')", show=False),
+        Binding("z", "edit('min')", show=False),
+        Binding("Z", "edit('max')", show=False),
+        Binding("escape", "clear", show=False),
+    ]
+
+    class FiltersEdited(Message):
+        """Other filters are wanted."""
+
+        def __init__(self, filters: Filters) -> None:
+            super().__init__()
+            self.filters = filters
+
+    class StackOpened(Message):
+        """One stack is to be looked at."""
+
+        def __init__(self, site: Site) -> None:
+            super().__init__()
+            self.site = site
+
+    class NamesWanted(Message):
+        """Other stacks are in sight."""
+
+        def can_replace(self, message: Message) -> bool:
+            """Let a later one replace one not handled yet."""
+            return isinstance(message, MainScreen.NamesWanted)
+
+    def __init__(self, status: Status, sort: SortKey) -> None:
+        super().__init__()
+        self.sort = sort
+        self.reverse = False
+        self.pattern = ""
+        self._status = status
+        self._names: Names = {}
+        self._texts: dict[int, tuple[Sequence[Frame], str]] = {}
+        self._refilter_pending = False
+        self._bar = StatusBar()
+        self._filters = FilterBar()
+        self.table = SiteTable()
+        self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
+        self._stack.can_focus = False
+
+    def compose(self) -> ComposeResult:
+        """Lay out the screen."""
+        yield self._bar
+        yield self._filters
+        yield self.table
+        yield self._stack
+        yield KeyHints(_HINTS, _SHORT_HINTS)
+
+    def on_mount(self) -> None:
+        """Show what there is before the first snapshot."""
+        self.table.focus()
+        self.show(self._status, {})
+
+    def show(self, status: Status, names: Names) -> None:
+        """Show the state of things."""
+        self._status, self._names = replace(status, pattern=self.pattern), names
+        self._bar.show(self._status)
+        self._filters.show(self._status)
+        self._show_rows()
+
+    def show_names(self, fresh: Names) -> None:
+        """Show names that came since; with a text filter they may bring rows in or out."""
+        self.table.show_names(fresh)
+        self._peek()
+        if self.pattern and not self._refilter_pending:
+            self._refilter_pending = True
+            self.set_timer(_REFILTER_S, self._refilter)
+
+    def _refilter(self) -> None:
+        self._refilter_pending = False
+        self._show_rows()
+
+    def _show_rows(self) -> None:
+        status, reading = self._status, self._status.reading
+        sites: list[Site] = []
+        if reading is not None:
+            sites = self._matching(ordered(reading, self.sort, reverse=self.reverse))
+        self.table.show(
+            Rows(
+                sites=sites,
+                growth=reading.growth if reading else {},
+                names=self._names,
+                sort=self.sort,
+                reverse=self.reverse,
+                estimated=bool(reading and reading.snapshot.estimated),
+                empty=self._why_empty(status),
+            )
+        )
+        self._peek()
+        self.post_message(self.NamesWanted())
+
+    def _matching(self, sites: list[Site]) -> list[Site]:
+        if not self.pattern:
+            self._texts.clear()
+            return sites
+        keep = text_filter(self.pattern)
+        kept, texts = [], {}
+        for site in sites:
+            frames = self._names.get(site.stack_id) or site.frames
+            known = self._texts.get(site.stack_id)
+            if known is None or known[0] is not frames:
+                known = (frames, haystack(frames))
+            texts[site.stack_id] = known
+            if keep(known[1]):
+                kept.append(site)
+        self._texts = texts
+        return kept
+
+    def _why_empty(self, status: Status) -> str:
+        if status.stage is Stage.STARTING:
+            return f"{status.progress or 'attaching'} ..."
+        if status.reading is None:
+            return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
+        if self.pattern and status.reading.snapshot.sites:
+            return f"no stack matches /{self.pattern} (Esc shows all)"
+        return "nothing that was allocated since is still held"
+
+    def _peek(self) -> None:
+        site = self.table.selected
+        frames = () if site is None else self._names.get(site.stack_id) or site.frames
+        self._stack.show(frames, truncated=bool(site and site.truncated))
+
+    @on(RowsView.Moved)
+    def _moved(self) -> None:
+        self._peek()
+        self.post_message(self.NamesWanted())
+
+    @on(RowsView.Opened)
+    def _opened(self) -> None:
+        if (site := self.table.selected) is not None:
+            self.post_message(self.StackOpened(site))
+
+    @on(SiteTable.SortClicked)
+    def _sort_clicked(self, event: SiteTable.SortClicked) -> None:
+        if event.key is self.sort:
+            self.reverse = not self.reverse
+        self.sort = event.key
+        self._show_rows()
+
+    def action_sort(self, step: int) -> None:
+        """Sort by the next column."""
+        keys = list(SortKey)
+        self.sort = keys[(keys.index(self.sort) + step) % len(keys)]
+        self._show_rows()
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self.reverse = not self.reverse
+        self._show_rows()
+
+    def action_clear(self) -> None:
+        """Drop the text filter."""
+        self._set_pattern("")
+
+    def action_edit(self, field: str) -> None:
+        """Edit a filter in place."""
+        filters = self._status.filters
+        limit = "" if filters.max_size == UNLIMITED else _exact(filters.max_size)
+        least = _exact(filters.min_size) if filters.min_size else ""
+        text = {"min": least, "max": limit, "text": self.pattern}[field]
+        self._filters.edit(field, text)
+
+    @on(FilterBar.Changed)
+    def _edited(self, event: FilterBar.Changed) -> None:
+        if event.field == "text":
+            self._set_pattern(event.text)
+
+    @on(FilterBar.Submitted)
+    def _submitted(self, event: FilterBar.Submitted) -> None:
+        if event.field != "text":
+            try:
+                filters = _with_limit(self._status.filters, event.field, event.text.strip())
+            except ValueError as error:
+                self._filters.refuse(str(error))
+                return
+            self.post_message(self.FiltersEdited(filters))
+        self._end_edit()
+
+    @on(FilterBar.Cancelled)
+    def _cancelled(self, event: FilterBar.Cancelled) -> None:
+        if event.field == "text":
+            self._set_pattern("")
+        self._end_edit()
+
+    def _end_edit(self) -> None:
+        self._filters.close()
+        self.table.focus()
+
+    def _set_pattern(self, pattern: str) -> None:
+        if pattern != self.pattern:
+            self.pattern = pattern
+            self.show(self._status, self._names)
+
+
+# Raises ValueError with a text for people.
+def _with_limit(filters: Filters, field: str, text: str) -> Filters:
+    if field == "min":
+        filters = replace(filters, min_size=fmt.parse_bytes(text) if text else 0)
+    else:
+        unlimited = text.lower() in ("", "none")
+        filters = replace(filters, max_size=UNLIMITED if unlimited else fmt.parse_bytes(text))
+    if filters.min_size > filters.max_size:
+        raise ValueError(
+            f"min {_exact(filters.min_size)} is above max {_exact(filters.max_size)}: "
+            "no size would pass"
+        )
+    return filters
+
+
+# The shortest text that parse_bytes turns back into the same number.
+def _exact(size: int) -> str:
+    for unit, factor in (("G", 1 << 30), ("M", 1 << 20), ("k", 1 << 10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)

@@ -1,0 +1,243 @@
+"""Names, files and lines of the frames on a stack: names first, lines when they are asked for."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.model import Frame
+from leaktop.modules import Location, Module, open_module
+from leaktop.native import Call, Demangler, LineReader, NativeError
+
+__all__ = ["Location", "Module", "Symbolizer", "open_module"]
+
+_MAX_BINARIES = 256
+_MAX_SYMBOLS = 8_000_000  # in all of them, at about 30 bytes each
+_MAX_NAMES = 65536
+_MAX_LINES = 65536
+_MAX_PROBLEMS = 256
+
+_MANGLED = ("_Z", "_R")  # Itanium C++ ABI 5.1 and old Rust; Rust RFC 2603
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class _Cache(OrderedDict[_Key, _Value], Generic[_Key, _Value]):
+    # forgets what was used least recently
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def recall(self, key: _Key) -> _Value | None:
+        if key not in self:
+            return None
+        self.move_to_end(key)
+        return self[key]
+
+    def keep(self, key: _Key, value: _Value) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self._limit:
+            self.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    # what one return address is called; names as the linker knows them
+    address: ElfAddress | None = None
+    mangled: str | None = None
+    start: ElfAddress | None = None
+
+
+class _Binary:
+    # one file's reader and its functions
+
+    def __init__(self, elf: ElfFile) -> None:
+        self.elf = elf
+        self.table = elf.symbols()
+
+
+class Symbolizer:
+    """Names frames. Any thread may call; lines being read do not hold up names.
+
+    Nothing is raised for a module that cannot be read: its frames stay without a name, and
+    ``problems`` says why.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._binaries: _Cache[object, _Binary | None] = _Cache(_MAX_BINARIES)
+        self._named: _Cache[tuple[object, FileOffset], _Named] = _Cache(_MAX_NAMES)
+        self._readable: _Cache[str, str] = _Cache(_MAX_NAMES)
+        self._calls: _Cache[tuple[object, ElfAddress], list[Call]] = _Cache(_MAX_LINES)
+        self._lineless: _Cache[object, str] = _Cache(_MAX_PROBLEMS)
+        self._problems: _Cache[str, str] = _Cache(_MAX_PROBLEMS)
+        self._demangler = Demangler()
+        self._lines = LineReader()
+
+    def frames(self, locations: Sequence[Location], *, lines: bool) -> tuple[Frame, ...]:
+        """Return the frames of return addresses, in their order.
+
+        With ``lines`` also file and line, and before each frame the calls inlined there, innermost
+        first; the first such call for a large program takes seconds.
+        """
+        named = self._name(locations)
+        calls = self._read_lines(locations, named) if lines else [[]] * len(locations)
+        readable = self._demangle({each.mangled for each in named if each.mangled})
+        frames: list[Frame] = []
+        for location, name, inner in zip(locations, named, calls, strict=True):
+            frames += _frames(location, name, readable.get(name.mangled or ""), inner)
+        return tuple(frames)
+
+    def problems(self) -> Mapping[str, str]:
+        """Return why modules are unnamed or without lines: module name to a one-line reason."""
+        with self._lock:
+            return MappingProxyType(dict(self._problems))
+
+    def close(self) -> None:
+        """End the processes that read lines and names; what is cached stays usable."""
+        self._demangler.close()
+        self._lines.close()
+
+    def _name(self, locations: Sequence[Location]) -> list[_Named]:
+        named = []
+        with self._lock:
+            for location in locations:
+                if location.module is None:
+                    named.append(_Named())
+                    continue
+                key = (location.module.identity, location.offset)
+                known = self._named.recall(key)
+                if known is None:
+                    known = self._look_up(location.module, location.offset)
+                    self._named.keep(key, known)
+                named.append(known)
+        return named
+
+    def _look_up(self, module: Module, offset: FileOffset) -> _Named:
+        binary = self._binary(module)
+        # the byte before the return address lies in the call
+        address = binary.elf.address_of(FileOffset(offset - 1)) if binary else None
+        if binary is None or address is None:
+            return _Named()
+        try:
+            symbol = binary.table.find(address)
+        except OSError as error:
+            self._problems.keep(module.name, f"cannot be read: {error.strerror}")
+            symbol = None
+        if symbol is None or not symbol.name:
+            return _Named(address)
+        return _Named(address, symbol.name, symbol.start)
+
+    def _binary(self, module: Module) -> _Binary | None:
+        if module.identity in self._binaries:
+            return self._binaries.recall(module.identity)
+        binary = None
+        if module.fileno() is None:
+            reason = module.problem
+        else:
+            try:
+                binary = _Binary(module.open_elf())
+                reason = None if len(binary.table) else "no symbols: stripped"
+            except ElfError as error:
+                reason = str(error)
+        if reason:
+            self._problems.keep(module.name, reason)
+        self._binaries.keep(module.identity, binary)
+        while len(self._binaries) > 1 and self._symbols_held() > _MAX_SYMBOLS:
+            self._binaries.popitem(last=False)
+        return binary
+
+    def _symbols_held(self) -> int:
+        return sum(len(binary.table) for binary in self._binaries.values() if binary)
+
+    def _demangle(self, names: set[str]) -> dict[str, str]:
+        readable = {name: name for name in names if not name.startswith(_MANGLED)}
+        with self._lock:
+            for name in names - readable.keys():
+                known = self._readable.recall(name)
+                if known is not None:
+                    readable[name] = known
+        unknown = sorted(names - readable.keys())
+        if unknown:
+            found = self._demangler.demangle(unknown)
+            with self._lock:
+                for name, text in found.items():
+                    self._readable.keep(name, text)
+            readable |= found
+        return readable
+
+    def _read_lines(
+        self, locations: Sequence[Location], named: Sequence[_Named]
+    ) -> list[list[Call]]:
+        wanted: dict[object, tuple[Module, dict[ElfAddress, list[Call]]]] = {}
+        for location, name in zip(locations, named, strict=True):
+            if location.module is not None and name.address is not None:
+                _, found = wanted.setdefault(location.module.identity, (location.module, {}))
+                found[name.address] = []
+        for module, found in wanted.values():
+            self._lines_of(module, found)
+        return [
+            wanted[location.module.identity][1][name.address]
+            if location.module is not None and name.address is not None
+            else []
+            for location, name in zip(locations, named, strict=True)
+        ]
+
+    def _lines_of(self, module: Module, found: dict[ElfAddress, list[Call]]) -> None:
+        identity = module.identity
+        with self._lock:
+            if identity in self._lineless:
+                return
+            for address in found:
+                found[address] = self._calls.recall((identity, address)) or []
+            unknown = [address for address in found if (identity, address) not in self._calls]
+        if not unknown:
+            return
+        try:
+            calls = self._lines.read(module, unknown)
+        except NativeError as error:
+            with self._lock:
+                self._lineless.keep(identity, str(error))
+                self._problems.keep(module.name, f"no lines: {error}")
+            return
+        found |= zip(unknown, calls, strict=True)
+        with self._lock:
+            for address in unknown:
+                self._calls.keep((identity, address), found[address])
+
+
+def _frames(
+    location: Location, named: _Named, symbol: str | None, calls: Sequence[Call]
+) -> list[Frame]:
+    module = location.module
+    physical = Frame(
+        address=location.address,
+        module=module.name if module else None,
+        module_path=module.path if module else None,
+    )
+    start = named.start
+    if calls:
+        outermost = calls[-1]
+        if symbol is None:
+            symbol, start = outermost.function, outermost.start
+        physical = replace(physical, file=outermost.file, line=outermost.line)
+    offset = None
+    if symbol is not None and start is not None and named.address is not None:
+        offset = named.address + 1 - start
+    inlined = [
+        replace(
+            physical,
+            symbol=call.function,
+            file=call.file,
+            line=call.line,
+            inlined=True,
+        )
+        for call in calls[:-1]
+    ]
+    return [*inlined, replace(physical, symbol=symbol, offset=offset)]

@@ -1,0 +1,118 @@
+"""The filters in force, and the place where they are edited."""
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.widgets import Input, Label
+
+from leaktop.format import clean, to_ascii
+from leaktop.widgets.status_bar import FilterLine, Status
+
+FIELDS = {"min": " min size ", "max": " max size ", "text": " filter / "}
+"""What can be edited, and its prompt."""
+
+_HINTS = {
+    "min": "bytes or k, M, G; empty: no limit; Enter applies, Esc keeps the old",
+    "max": "bytes or k, M, G; empty: no limit; Enter applies, Esc keeps the old",
+    "text": "regex, ! inverts; Enter keeps it, Esc clears it",
+}
+
+
+class _Prompt(Input):
+    BINDINGS = [Binding("escape", "leave", show=False)]  # noqa: RUF012
+
+    class Left(Message):
+        """Esc was pressed."""
+
+    def action_leave(self) -> None:
+        self.post_message(self.Left())
+
+
+class FilterBar(Horizontal):
+    """One line: the filters, or while one is edited its input in their place."""
+
+    class Changed(Message):
+        """The text of ``field`` changed while it is edited."""
+
+        def __init__(self, field: str, text: str) -> None:
+            super().__init__()
+            self.field = field
+            self.text = text
+
+    class Submitted(Changed):
+        """Enter: ``field`` is to take ``text``; the bar stays until ``close`` or ``refuse``."""
+
+    class Cancelled(Message):
+        """Esc: ``field`` is edited no longer."""
+
+        def __init__(self, field: str) -> None:
+            super().__init__()
+            self.field = field
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._field = ""
+        self._line = FilterLine()
+        self._prompt = Label("", id="prompt", markup=False)
+        self._input = _Prompt(compact=True, select_on_focus=False, disabled=True, max_length=200)
+        self._says = Label("", id="says", markup=False)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the line and the prompt that takes its place."""
+        yield self._line
+        yield self._prompt
+        yield self._input
+        yield self._says
+
+    def show(self, status: Status) -> None:
+        """Show the filters of ``status``."""
+        self._line.show(status)
+
+    def edit(self, field: str, text: str) -> None:
+        """Begin to edit ``field``, one of ``FIELDS``."""
+        self._field = field
+        self.add_class("editing")
+        self._prompt.update(FIELDS[field])
+        self._say(_HINTS[field], error=False)
+        self._input.disabled = False
+        with self._input.prevent(Input.Changed):
+            self._input.value = text
+        self._input.cursor_position = len(text)
+        self._input.focus()
+
+    def refuse(self, reason: str) -> None:
+        """Say in place what is wrong, and go on editing."""
+        self._say(reason, error=True)
+
+    def close(self) -> None:
+        """End editing."""
+        self._field = ""
+        self.remove_class("editing")
+        self._input.disabled = True
+
+    def _say(self, text: str, *, error: bool) -> None:
+        text = clean(f" ! {text}" if error else f" {text}")
+        self._says.update(to_ascii(text) if getattr(self.app, "ascii_only", False) else text)
+        self._says.set_class(error, "error")
+
+    @on(Input.Changed)
+    def _text_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self._field:
+            self._say(_HINTS[self._field], error=False)
+            self.post_message(self.Changed(self._field, event.value))
+
+    @on(Input.Submitted)
+    def _text_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if self._field:
+            self.post_message(self.Submitted(self._field, event.value))
+
+    @on(_Prompt.Left)
+    def _left(self, event: _Prompt.Left) -> None:
+        event.stop()
+        field = self._field
+        self.close()
+        self.post_message(self.Cancelled(field))

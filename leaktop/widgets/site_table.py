@@ -1,0 +1,210 @@
+"""The table of stacks: drawn line by line, so its cost is what is visible, not what there is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len
+from rich.style import Style
+from textual.message import Message
+from textual.strip import Strip
+
+from leaktop import format as fmt
+from leaktop.analyze import frame_that_matters, is_plumbing
+from leaktop.model import Frame, Site, SortKey
+from leaktop.widgets.frames import module_text
+from leaktop.widgets.lines import LineBuilder
+from leaktop.widgets.rows import RowsView
+
+WIDE = 120
+"""Cells from which the table shows more columns."""
+
+_CALLERS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of figures, right-aligned."""
+
+    title: str
+    width: int
+    key: SortKey | None = None
+
+
+_COLUMNS = (
+    Column("BYTES", 8, SortKey.BYTES),
+    Column("BLOCKS", 8, SortKey.COUNT),
+    Column("GROWTH/s", 10, SortKey.GROWTH),
+    Column("OLDEST", 9, SortKey.AGE),
+)
+_WIDE_COLUMNS = (*_COLUMNS, Column("ALLOCS", 9), Column("FREES", 9))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the table shows."""
+
+    sites: Sequence[Site] = ()
+    growth: Mapping[int, float] = field(default_factory=dict)
+    names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
+    sort: SortKey = SortKey.BYTES
+    reverse: bool = False
+    estimated: bool = False
+    empty: str = ""
+    """What to say where there are no sites."""
+
+
+class SiteTable(RowsView):
+    """The stacks in order; the selection stays on its stack while rows move."""
+
+    class SortClicked(Message):
+        """A column's heading was clicked."""
+
+        def __init__(self, key: SortKey) -> None:
+            super().__init__()
+            self.key = key
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows = Rows()
+        self._selected: int | None = None
+
+    @property
+    def row_count(self) -> int:
+        """How many stacks are shown."""
+        return len(self._rows.sites)
+
+    @property
+    def selected(self) -> Site | None:
+        """The selected stack."""
+        return self._rows.sites[self.index] if self._rows.sites else None
+
+    @property
+    def visible_sites(self) -> Sequence[Site]:
+        """The stacks on the screen, from the top."""
+        return [self._rows.sites[i] for i in self.visible_rows]
+
+    def show(self, rows: Rows) -> None:
+        """Show other rows; a stack that is gone hands the selection to its neighbour."""
+        before, self._rows = self._rows, rows
+        index = {site.stack_id: i for i, site in enumerate(rows.sites)}
+        self.index = self._find(before.sites, index)
+        self._remember()
+        self.settle()
+        self.repaint()
+
+    def show_names(self, names: Mapping[int, tuple[Frame, ...]]) -> None:
+        """Paint the rows again whose names came."""
+        if any(site.stack_id in names for site in self.visible_sites):
+            self.repaint()
+
+    def select(self, index: int) -> None:
+        """Select a row and remember its stack."""
+        self.index = min(max(0, index), max(0, self.row_count - 1))
+        self._remember()
+        super().select(index)
+
+    def _remember(self) -> None:
+        site = self.selected
+        self._selected = site.stack_id if site else self._selected
+
+    # Where the selected stack is now; where it is gone, the nearest of those below it, then above.
+    def _find(self, before: Sequence[Site], index: Mapping[int, int]) -> int:
+        if self._selected is None:
+            return 0
+        if self._selected in index:
+            return index[self._selected]
+        for site in [*before[self.index + 1 :], *reversed(before[: self.index])]:
+            if site.stack_id in index:
+                return index[site.stack_id]
+        return 0
+
+    @property
+    def _columns(self) -> tuple[Column, ...]:
+        return _WIDE_COLUMNS if self.size.width >= WIDE else _COLUMNS
+
+    def heading(self) -> Strip:
+        """Draw the titles; the sort column carries an arrow."""
+        line = self.builder(self.style("heading"))
+        line.put(" ")
+        for column in self._columns:
+            arrow = ""
+            if column.key is self._rows.sort:
+                arrow = "▲" if self._rows.reverse else "▼"
+            line.cell(column.title + arrow, column.width, right=True)
+        position = self.position
+        line.put("   ").cell("WHERE", self._where_width(line, len(position)))
+        if self.size.width >= WIDE:
+            line.cell("CALLED FROM", line.left - len(position) - 1)
+        return line.put(position).strip()
+
+    def heading_clicked(self, x: int) -> None:
+        """Ask for the order by the column at ``x``."""
+        right = 1
+        for column in self._columns:
+            right += column.width
+            if x < right:
+                if column.key:
+                    self.post_message(self.SortClicked(column.key))
+                return
+
+    def row(self, index: int, *, selected: bool) -> Strip:
+        """Draw one stack."""
+        site, mark = self._rows.sites[index], self._rows.estimated
+        counters = site.counters
+        line = self.builder(self.style("cursor") if selected else None)
+        line.put("▸" if selected else " ", self.style("strong"))
+        figures = [
+            fmt.format_bytes(counters.bytes, estimated=mark),
+            fmt.format_count(counters.count, estimated=mark),
+            fmt.format_growth(self._rows.growth.get(site.stack_id, 0.0), estimated=mark),
+            fmt.format_age(site.oldest_s, exact=site.oldest_exact),
+            fmt.format_count(counters.allocs, estimated=mark),
+            fmt.format_count(counters.frees, estimated=mark),
+        ]
+        for column, text in zip(self._columns, figures, strict=False):
+            line.cell(text, column.width, right=True)
+        self._put_names(line, site, plain=selected)
+        return line.strip()
+
+    # On the cursor's own background the colours of the other text may not be readable.
+    def _put_names(self, line: LineBuilder, site: Site, *, plain: bool) -> None:
+        dim = None if plain else self.style("dim")
+        line.put(" … " if site.truncated else "   ", None if plain else self.style("warn"))
+        frames = self._rows.names.get(site.stack_id) or site.frames
+        if not frames:
+            line.put("(no stack: the table of stacks was full)", dim)
+            return
+        frame = frame_that_matters(frames)
+        _put_frame(line, frame, self._where_width(line, 0), dim)
+        if self.size.width >= WIDE:
+            at = next(i for i, other in enumerate(frames) if other is frame)
+            callers = [_name(f) for f in frames[at + 1 :] if not is_plumbing(f.symbol or "")]
+            line.put(" ".join(f"← {name}" for name in callers[:_CALLERS]), dim)
+
+    def _where_width(self, line: LineBuilder, kept: int) -> int:
+        if self.size.width >= WIDE:
+            used = 1 + sum(column.width for column in self._columns) + 3
+            return (self.size.width - used) * 45 // 100
+        return line.left - kept
+
+    def empty_line(self, y: int) -> Strip:
+        """Say why there is no row."""
+        line = self.builder()
+        if y == 2 and not self._rows.sites:  # noqa: PLR2004
+            line.put(f"   {self._rows.empty}", self.style("dim"))
+        return line.strip()
+
+
+def _name(frame: Frame) -> str:
+    return fmt.clean(frame.symbol) if frame.symbol else f"{frame.address:#x}"
+
+
+# The module stays readable where the name is long: the name is cut first.
+def _put_frame(line: LineBuilder, frame: Frame, width: int, dim: Style | None) -> None:
+    left = line.left - width
+    module = module_text(frame)
+    name = line.safe(_name(frame))
+    room = max(width - len(module) - 1, width // 2)
+    line.cell(name, min(room, cell_len(name)))
+    line.put(module[: max(0, line.left - left - 1)], dim)
+    line.cell("", line.left - left)

@@ -1,0 +1,177 @@
+"""The top of the screen: the target, what it holds, how fast it goes, what was lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rich.cells import cell_len
+from textual.strip import Strip
+
+from leaktop import format as fmt
+from leaktop.analyze import Reading
+from leaktop.model import UNLIMITED, Filters, Target
+from leaktop.widgets.lines import LineBuilder, LinesView
+from leaktop.widgets.trend import sparkline
+
+_TREND_CELLS = 60
+
+
+class Stage(Enum):
+    """How far tracing has come."""
+
+    STARTING = "attaching"
+    TRACING = "tracing"
+    GONE = "target gone"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that the top of the screen says."""
+
+    target: Target
+    filters: Filters
+    stage: Stage = Stage.STARTING
+    progress: str = ""
+    """The step of attaching, or why tracing ended."""
+    reading: Reading | None = None
+    trend: Sequence[int] = ()
+    paused: bool = False
+    pattern: str = ""
+    refused: str = ""
+    """Why the last change of the filters was not taken."""
+    losses: Mapping[str, int] = field(default_factory=dict)
+    """Those above zero."""
+
+
+class StatusBar(LinesView):
+    """Two lines of figures, one of filters, and one for each thing that needs attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._status: Status | None = None
+        self._alerts: list[tuple[str, str]] = []
+
+    def show(self, status: Status) -> None:
+        """Show ``status``."""
+        self._status = status
+        self._alerts = _alerts(status)
+        height = 2 + len(self._alerts)
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = height
+        self.repaint()
+
+    def line(self, y: int) -> Strip:
+        """Draw the line at ``y``."""
+        line = self.builder()
+        status = self._status
+        if status is None:
+            return line.strip()
+        if y == 0:
+            self._target_line(line, status)
+        elif y == 1:
+            self._rates_line(line, status)
+        elif y - 2 < len(self._alerts):
+            style, text = self._alerts[y - 2]
+            line.put(f" {text}", self.style(style))
+        return line.strip()
+
+    def _target_line(self, line: LineBuilder, status: Status) -> None:
+        dim, strong = self.style("dim"), self.style("strong")
+        state, state_style = _state(status)
+        reading = status.reading
+        target = status.target if reading is None else reading.snapshot.target
+        room = line.left - cell_len(state) - 2
+        line.put(" leaktop ", self.style("title"))
+        line.put(f" {target.pid} ").put(fmt.clean(target.comm, 20), strong)
+        if reading is not None:
+            rss = "-" if target.rss is None else fmt.format_bytes(target.rss)
+            held = reading.snapshot.totals.bytes
+            line.put("  rss ", dim).put(rss)
+            line.put("  held ", dim)
+            line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
+            cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
+            if cells > 1:
+                blocks = sparkline(status.trend, cells, ascii_only=self.ascii_only)
+                line.put(" ").put(blocks, self.style("good"))
+        gap = line.left - cell_len(state) - 1
+        line.put(" " * max(1, gap)).put(state, self.style(state_style))
+
+    def _rates_line(self, line: LineBuilder, status: Status) -> None:
+        dim = self.style("dim")
+        reading = status.reading
+        if reading is None:
+            line.put(f" {status.progress or 'attaching'}", dim)
+            return
+        snapshot, rates = reading.snapshot, reading.rates
+        mark = snapshot.estimated
+        for name, text in (
+            ("growing ", fmt.format_growth(rates.bytes_per_s, estimated=mark) + "/s"),
+            ("allocs ", fmt.format_rate(rates.allocs_per_s, estimated=mark) + "/s"),
+            ("frees ", fmt.format_rate(rates.frees_per_s, estimated=mark) + "/s"),
+            ("blocks ", fmt.format_count(snapshot.totals.count, estimated=mark)),
+            ("stacks ", fmt.format_count(len(snapshot.sites))),
+        ):
+            line.put(f" {name}", dim).put(text).put(" ")
+        if line.left > len("for 99m59s "):
+            line.put(" for ", dim).put(fmt.format_age(snapshot.elapsed_s))
+
+
+class FilterLine(LinesView):
+    """The filters in force, in one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._status: Status | None = None
+
+    def show(self, status: Status) -> None:
+        """Show the filters of ``status``."""
+        self._status = status
+        self.repaint()
+
+    def line(self, y: int) -> Strip:
+        """Draw the line."""
+        line = self.builder()
+        if self._status is None:
+            return line.strip()
+        filters, pattern = self._status.filters, self._status.pattern
+        for name, text, active in _filter_fields(filters, pattern):
+            line.put(f" {name} ", self.style("dim"))
+            line.put(f"{text} ", self.style("warn") if active else None)
+        return line.strip()
+
+
+def _filter_fields(filters: Filters, pattern: str) -> list[tuple[str, str, bool]]:
+    limit = "none" if filters.max_size == UNLIMITED else fmt.format_bytes(filters.max_size)
+    rate = filters.sample_rate
+    fields = [
+        ("min", fmt.format_bytes(filters.min_size), filters.min_size > 0),
+        ("max", limit, filters.max_size != UNLIMITED),
+        ("sample", "all" if rate == 1 else f"1 in {rate}", rate > 1),
+    ]
+    if filters.older_s:
+        fields.append(("older than", fmt.format_age(filters.older_s), True))
+    fields.append(("text", f"/{pattern}" if pattern else "none", bool(pattern)))
+    return fields
+
+
+def _state(status: Status) -> tuple[str, str]:
+    if status.stage in (Stage.GONE, Stage.FAILED):
+        return f"[{status.stage.value.upper()}]", "bad"
+    if status.paused:
+        return "[PAUSED]", "warn"
+    return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
+
+
+def _alerts(status: Status) -> list[tuple[str, str]]:
+    alerts: list[tuple[str, str]] = []
+    if status.stage is Stage.GONE:
+        alerts.append(("bad", f"! GONE: {status.progress}; its last state stays here"))
+    elif status.stage is Stage.FAILED:
+        alerts.append(("bad", f"! FAILED: {status.progress}"))
+    if status.losses:
+        parts = ", ".join(f"{n} {fmt.format_count(v)}" for n, v in status.losses.items())
+        alerts.append(("bad", f"! LOST (see ?): {parts}"))
+    if status.refused:
+        alerts.append(("warn", f"! not changed: {status.refused}"))
+    return alerts
