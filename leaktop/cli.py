@@ -4,6 +4,7 @@ bcc and textual are imported inside functions, so that ``--help`` is instant.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from leaktop.format import clean, parse_bytes
 from leaktop.model import UNLIMITED, Filters, SortKey
 from leaktop.source import Source, SourceError
 
-DONE, USAGE = 0, 2
+DONE, FAILED, USAGE = 0, 1, 2
 DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
 CAPACITY_MAX = 50_000_000
 RATE_MAX = 1_000_000
@@ -30,6 +31,7 @@ keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no pr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run leaktop and return its exit code."""
+    _replace_closed_streams()
     options = parse(arguments)
     try:
         source = _live_source(options)
@@ -131,8 +133,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--sort",
-        type=SortKey,
-        choices=list(SortKey),
+        type=_sort_key,
         default=SortKey.BYTES,
         metavar="KEY",
         help="sort by bytes, count, growth or age (default bytes)",
@@ -164,7 +165,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"leaktop: {message}\nleaktop: see leaktop --help\n")
+        self.exit(USAGE, f"leaktop: {clean(message)}\nleaktop: see leaktop --help\n")
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -197,6 +198,15 @@ def _seconds(given: str) -> float:
     return value
 
 
+def _sort_key(given: str) -> SortKey:
+    try:
+        return SortKey(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"'{clean(given, 40)}' is none of {', '.join(SortKey)}"
+        ) from None
+
+
 def _filters(options: argparse.Namespace) -> Filters:
     return Filters(
         min_size=options.min_size,
@@ -224,12 +234,40 @@ def _run_batch(source: Source, options: argparse.Namespace) -> int:
         sort=options.sort,
         as_json=options.json,
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
+        sys.stdout.reconfigure(errors="replace")
     try:
         run_batch(source, batch, sys.stdout, sys.stderr)
-    except BrokenPipeError:
-        # the reader has had enough; Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has had enough
+        _drop_unwritten()
+    except OSError as error:
+        _drop_unwritten()
+        return _fail(f"standard output cannot be written: {error.strerror}", FAILED)
     return DONE
+
+
+def _drop_unwritten() -> None:
+    """Let go of output that cannot be written: Python would try again, and complain, at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            unread = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(unread, stream.fileno())
+            os.close(unread)
+
+
+def _replace_closed_streams() -> None:
+    """Put /dev/null where a standard stream is closed (``>&-``).
+
+    Else the next file to be opened would get its descriptor, and what is printed with it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004
+        pass
+    os.close(descriptor)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
 
 
 def _run_screen(source: Source, options: argparse.Namespace) -> int:
@@ -247,7 +285,7 @@ def _run_screen(source: Source, options: argparse.Namespace) -> int:
     with _screen_apart_from_stderr():
         code = app.run()
     if app.failure is not None:
-        return _fail(app.failure, code or 1)
+        return _fail(app.failure, code or FAILED)
     return code or DONE
 
 
@@ -270,5 +308,6 @@ def _screen_apart_from_stderr() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"leaktop: {message}", file=sys.stderr)
+    lines = message.splitlines()  # the message may name the target: one or two lines, harmless
+    print("leaktop: " + "\n".join(clean(line) for line in lines[:2]), file=sys.stderr)
     return code

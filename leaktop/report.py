@@ -1,11 +1,12 @@
 """Batch output: text that reads like memleak's, or one JSON object a line."""
 
 import json
+import os
+import select
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -38,8 +39,8 @@ def run_batch(source: Source, options: BatchOptions, out: TextIO, messages: Text
     with a last snapshot. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
     """
     with _stop_signals() as stop:
-        source.start(lambda step: None)
         try:
+            source.start(lambda step: None)
             print(f"leaktop: {clean(source.ready_line)}", file=messages, flush=True)
             _print_snapshots(source, options, stop, out, messages)
         finally:
@@ -47,7 +48,7 @@ def run_batch(source: Source, options: BatchOptions, out: TextIO, messages: Text
 
 
 def _print_snapshots(
-    source: Source, options: BatchOptions, stop: threading.Event, out: TextIO, messages: TextIO
+    source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
 ) -> None:
     history = History()
     lost: Mapping[str, int] = {}
@@ -67,13 +68,13 @@ def _print_snapshots(
             lost = reading.snapshot.lost
             _print_losses(lost, messages)
         if reading.snapshot.note and not options.as_json:
-            target = reading.snapshot.target
+            target, note = reading.snapshot.target, clean(reading.snapshot.note)
             print(
-                f"leaktop: process {target.pid} ({clean(target.comm)}) {reading.snapshot.note}",
+                f"leaktop: process {target.pid} ({clean(target.comm)}) {note}",
                 file=messages,
                 flush=True,
             )
-        if reading.snapshot.note or stop.is_set():
+        if reading.snapshot.note or stop.asked:
             return
 
 
@@ -84,16 +85,38 @@ def _print_losses(lost: Mapping[str, int], messages: TextIO) -> None:
     messages.flush()
 
 
+class _Stop:
+    # Whether a signal asked to end. A pipe, since a handler runs in the midst of whatever this
+    # thread does: with threading.Event it would wait for a lock that this thread holds.
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def ask(self) -> None:
+        self.asked = True
+        with suppress(BlockingIOError):  # full: it was asked often enough
+            os.write(self._writer, b"\0")
+
+    def wait(self, seconds: float) -> None:
+        select.select([self._reader], [], [], seconds)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    before = [signal.signal(number, lambda *_: stop.ask()) for number in signals]
     try:
         yield stop
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+        stop.close()
 
 
 def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
@@ -141,7 +164,7 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
         "mode": "user",
         "target": {
             "pid": snapshot.target.pid,
-            "comm": snapshot.target.comm,
+            "comm": _unicode(snapshot.target.comm),
             "alive": snapshot.target.alive,
         },
         "filters": {
@@ -184,13 +207,18 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "frames": [
             {
                 "address": f"{frame.address:#x}",
-                "symbol": frame.symbol,
+                "symbol": _unicode(frame.symbol),
                 "offset": frame.offset,
-                "module": frame.module,
-                "file": frame.file,
+                "module": _unicode(frame.module),
+                "file": _unicode(frame.file),
                 "line": frame.line,
                 "inlined": frame.inlined,
             }
             for frame in frames
         ],
     }
+
+
+# Bytes that are no UTF-8 reach us as lone surrogates, which strict JSON readers refuse.
+def _unicode(name: str | None) -> str | None:
+    return None if name is None else name.encode("utf-8", "replace").decode("utf-8")

@@ -121,11 +121,17 @@ class LiveSource:
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
-        stacks = self._stacks
-        return {
-            stack_id: self._symbolizer.frames(stacks[stack_id].locations, lines=lines)
+        wanted = {
+            stack_id: self._stacks[stack_id].locations
             for stack_id in stack_ids
-            if stack_id in stacks
+            if stack_id in self._stacks
+        }
+        # all at once first: each module's debug information is asked for all its addresses together
+        every = {location for locations in wanted.values() for location in locations}
+        self._symbolizer.frames(tuple(every), lines=lines)
+        return {
+            stack_id: self._symbolizer.frames(locations, lines=lines)
+            for stack_id, locations in wanted.items()
         }
 
     def apply(self, filters: Filters) -> None:

@@ -1,13 +1,11 @@
 """Compiles and loads the BPF program with bcc, and reads and writes its maps.
 
-The only importer of bcc, and only when a program is loaded: the distribution's package brings it
-together with clang, and importing it takes a noticeable part of a second.
+The only importer of bcc, and only when a program is loaded.
 """
 
 import contextlib
 import ctypes as ct
 import errno
-import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -178,7 +176,7 @@ class Program:
             try:
                 self._bpf = bcc.BPF(src_file=str(BPF_SOURCE / "memleak.bpf.c"), cflags=flags)
             except Exception as error:
-                raise TracerError(_why_not_compiled(said(), error), exit_code=3) from None
+                raise TracerError(why_not_compiled(said(), error), exit_code=3) from None
         self._lib = bcc.libbcc.lib
         self._kprobe = bcc.BPF.KPROBE
         self._closed = False
@@ -227,35 +225,41 @@ class Program:
 
 def _import_bcc() -> ModuleType:
     try:
-        bcc = importlib.import_module("bcc")
-    except ImportError:
+        import bcc  # noqa: PLC0415  (with clang it takes a noticeable part of a second)
+    except (ImportError, OSError):  # OSError: libbcc.so, which it loads, is missing
         raise TracerError(
             "the Python module bcc cannot be imported; it comes from your distribution: "
-            f"{_package_hint()}\n(PyPI's bcc is another project; a virtual environment must be "
-            "made with --system-site-packages)",
+            f"{package_hint(_os_release())}\n"
+            "(PyPI's bcc is another project; a virtual environment must be made with "
+            "--system-site-packages)",
             exit_code=3,
         ) from None
     if not hasattr(bcc, "BPF"):
         raise TracerError(
             "the Python module bcc is PyPI's project of that name, not the BPF Compiler "
-            f"Collection; remove it (pip uninstall bcc), then: {_package_hint()}",
+            f"Collection; remove it (pip uninstall bcc), then: {package_hint(_os_release())}",
             exit_code=3,
         )
-    return bcc
+    module: ModuleType = bcc
+    return module
 
 
-def _package_hint() -> str:
+def _os_release() -> str:
     with contextlib.suppress(OSError):
-        lines = Path("/etc/os-release").read_text(errors="replace").splitlines()
-        fields = dict(line.partition("=")[::2] for line in lines)
-        like = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split()
-        for name in like:
-            if name in _PACKAGES:
-                return _PACKAGES[name]
-    return "package python3-bpfcc, python3-bcc or python-bcc"
+        return Path("/etc/os-release").read_text(errors="replace")
+    return ""
 
 
-def _why_not_compiled(said: str, error: Exception) -> str:
+def package_hint(os_release: str) -> str:
+    """Return how to install bcc on the distribution that an os-release(5) text describes."""
+    fields = dict(line.partition("=")[::2] for line in os_release.splitlines())
+    like = " ".join(fields.get(name, "").strip("\"'") for name in ("ID", "ID_LIKE"))
+    known = next((name for name in like.split() if name in _PACKAGES), None)
+    return _PACKAGES[known] if known else "package python3-bpfcc, python3-bcc or python-bcc"
+
+
+def why_not_compiled(said: str, error: Exception) -> str:
+    """Return, in two lines, what clang or the kernel said first and what to look at."""
     lines = [line.strip() for line in said.splitlines()]
     first = next((line for line in lines if "error" in line.lower()), None)
     first = first or next(filter(None, lines), str(error))

@@ -1,5 +1,6 @@
 """Which capabilities tracing needs (capabilities(7)), and which of them are missing."""
 
+import os
 from pathlib import Path
 
 from leaktop import procfs
@@ -36,9 +37,14 @@ def missing_capabilities(status: str) -> list[str]:
 
 def check_privileges() -> None:
     """Raise TracerError (exit code 3) naming what is missing."""
-    missing = missing_capabilities(Path("/proc/self/status").read_text())
+    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()))
     if missing:
         raise TracerError(
-            f"tracing another process needs {', '.join(missing)}: run it with sudo",
-            exit_code=3,
+            f"tracing another process needs {', '.join(missing)}: {_remedy()}", exit_code=3
         )
+
+
+def _remedy() -> str:
+    if os.geteuid() != 0:
+        return "run it with sudo"
+    return "root does not have them here; in a container, start it with --privileged"

@@ -89,7 +89,8 @@ class TargetProcess:
     def refresh(self) -> None:
         """Read the mappings anew; what was mapped before stays known by its files."""
         try:
-            text = (self._proc / "maps").read_text(errors="surrogateescape")
+            # bytes first: text mode would take a carriage return in a file name for a line's end
+            text = os.fsdecode((self._proc / "maps").read_bytes())
         except PermissionError:
             raise TracerError(
                 f"the memory map of process {self.pid} cannot be read; run leaktop as root "
@@ -145,13 +146,13 @@ class TargetProcess:
 
     def _stat(self) -> procfs.Stat | None:
         try:
-            return procfs.parse_stat((self._proc / "stat").read_text(errors="replace"))
+            return procfs.parse_stat(os.fsdecode((self._proc / "stat").read_bytes()))
         except (OSError, ValueError):
             return None
 
     def _check_leader(self) -> None:
         with contextlib.suppress(OSError):
-            status = procfs.parse_status((self._proc / "status").read_text(errors="replace"))
+            status = procfs.parse_status(os.fsdecode((self._proc / "status").read_bytes()))
             leader = status.get("Tgid", str(self.pid))
             if leader != str(self.pid):
                 raise TracerError(

@@ -57,6 +57,7 @@ class FilterBar(Horizontal):
         self._line = FilterLine()
         self._prompt = Label("", id="prompt", markup=False)
         self._input = _Prompt(compact=True, select_on_focus=False, disabled=True, max_length=200)
+        self._input.cursor_blink = False  # a blink is bytes to the terminal
         self._says = Label("", id="says", markup=False)
 
     def compose(self) -> ComposeResult:

@@ -45,6 +45,7 @@ class Rows:
 
     sites: Sequence[Site] = ()
     growth: Mapping[int, float] = field(default_factory=dict)
+    """Of every stack there is, also of those that a filter hides."""
     names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     sort: SortKey = SortKey.BYTES
     reverse: bool = False
@@ -84,11 +85,15 @@ class SiteTable(RowsView):
         return [self._rows.sites[i] for i in self.visible_rows]
 
     def show(self, rows: Rows) -> None:
-        """Show other rows; a stack that is gone hands the selection to its neighbour."""
+        """Show other rows; a stack that is gone hands the selection to its neighbour.
+
+        One that is only filtered out lends it, and has it back when it is shown again.
+        """
         before, self._rows = self._rows, rows
         index = {site.stack_id: i for i, site in enumerate(rows.sites)}
         self.index = self._find(before.sites, index)
-        self._remember()
+        if self._selected not in rows.growth:
+            self._remember()
         self.settle()
         self.repaint()
 
@@ -107,13 +112,13 @@ class SiteTable(RowsView):
         site = self.selected
         self._selected = site.stack_id if site else self._selected
 
-    # Where the selected stack is now; where it is gone, the nearest of those below it, then above.
+    # Where the selected stack is now; where it is not, the nearest of those below it, then above.
     def _find(self, before: Sequence[Site], index: Mapping[int, int]) -> int:
         if self._selected is None:
             return 0
         if self._selected in index:
             return index[self._selected]
-        for site in [*before[self.index + 1 :], *reversed(before[: self.index])]:
+        for site in [*before[self.index :], *reversed(before[: self.index])]:
             if site.stack_id in index:
                 return index[site.stack_id]
         return 0

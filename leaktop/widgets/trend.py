@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_ASCII = " .:-=+*#"
+_ASCII = "_.:-=+*#"
 
 _LEAST_RANGE = 0.05
 

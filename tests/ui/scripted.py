@@ -1,4 +1,4 @@
-"""A Source that plays prepared snapshots: time is theirs, and every call can be held and watched."""
+"""A Source that plays prepared snapshots; every call can be held and watched by a test."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,0 +1,307 @@
+"""Each key does what the help says."""
+
+import pytest
+from textual.widgets import Input
+
+from leaktop.app import SAMPLE_RATES, next_rate
+from leaktop.model import UNLIMITED, Filters, SortKey
+from leaktop.screens.detail import DetailScreen
+from leaktop.screens.help import HelpScreen, HelpText
+from leaktop.screens.main import MainScreen
+from leaktop.widgets.frames import FramesView
+from tests.ui.driving import driving
+from tests.ui.scripted import (
+    CACHE,
+    CHURN,
+    CUT,
+    LEAK,
+    PYTHON,
+    STRINGS,
+    UNNAMED,
+    ScriptedSource,
+    leaky_source,
+    many_sites,
+    sites_at,
+    snapshot,
+)
+
+BY_BYTES = [CACHE, LEAK, STRINGS, PYTHON, CHURN, UNNAMED, CUT]
+
+
+@pytest.mark.parametrize(
+    ("keys", "index"),
+    [
+        (["down"], 1),
+        (["j", "j"], 2),
+        (["j", "j", "k"], 1),
+        (["down", "up"], 0),
+        (["up"], 0),
+        (["G"], 199),
+        (["end"], 199),
+        (["G", "j"], 199),
+        (["G", "g"], 0),
+        (["G", "home"], 0),
+        (["pagedown"], 19),
+        (["pagedown", "pagedown", "pageup"], 19),
+        (["pageup"], 0),
+    ],
+)
+async def test_movement(keys: list[str], index: int) -> None:
+    source = ScriptedSource([snapshot(5.0, many_sites(200, 5))])
+    async with driving(source) as driver:
+        await driver.press(*keys)
+        table = driver.main.table
+        assert table.page == 19
+        assert table.index == index
+        assert index in table.visible_rows
+        assert f"▸{'':2}" in driver.text()
+
+
+async def test_enter_opens_and_escape_goes_back() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("j")
+        screen = await driver.opened()
+        assert screen.site.stack_id == LEAK
+        text = driver.text()
+        assert "inlined: note_new" in text
+        assert "session_open+0x1f" in text
+        assert "session.c:88" in text
+        await driver.press("escape")
+        assert isinstance(driver.app.screen, MainScreen)
+        assert driver.selected == LEAK
+
+
+async def test_escape_never_quits() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("escape", "escape", "enter", "escape", "escape")
+        assert driver.app.is_running
+        assert isinstance(driver.app.screen, MainScreen)
+
+
+async def test_s_cycles_the_sort_column() -> None:
+    async with driving(leaky_source()) as driver:
+        assert driver.order == BY_BYTES
+        seen = []
+        for _ in range(4):
+            await driver.press("s")
+            seen.append(driver.main.sort)
+        assert seen == [SortKey.COUNT, SortKey.GROWTH, SortKey.AGE, SortKey.BYTES]
+        await driver.press("s")
+        assert driver.order[:2] == [LEAK, CACHE]
+        assert "BLOCKS▼" in driver.text()
+
+
+async def test_angle_brackets_move_the_sort_column() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("greater_than_sign")
+        assert driver.main.sort is SortKey.COUNT
+        await driver.press("less_than_sign", "less_than_sign")
+        assert driver.main.sort is SortKey.AGE
+
+
+async def test_r_reverses() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("r")
+        assert driver.order == BY_BYTES[::-1]
+        assert "BYTES▲" in driver.text()
+        await driver.press("r")
+        assert driver.order == BY_BYTES
+
+
+async def test_heading_click_sorts_and_then_reverses() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.pilot.click(driver.main.table, offset=(24, 0))
+        await driver.pilot.pause()
+        assert driver.main.sort is SortKey.GROWTH
+        await driver.pilot.click(driver.main.table, offset=(24, 0))
+        await driver.pilot.pause()
+        assert driver.main.reverse
+        await driver.pilot.click(driver.main.table, offset=(60, 0))
+        assert driver.main.sort is SortKey.GROWTH
+
+
+async def test_click_selects_and_a_second_one_opens() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.pilot.click(driver.main.table, offset=(40, 3))
+        await driver.pilot.pause()
+        assert driver.selected == STRINGS
+        await driver.pilot.click(driver.main.table, offset=(40, 3))
+        await driver.pilot.pause()
+        assert isinstance(driver.app.screen, DetailScreen)
+
+
+async def test_slash_filters_live_and_enter_keeps() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("slash", *"handle")
+        assert driver.order == [CACHE, LEAK, CHURN]
+        await driver.press("enter")
+        assert driver.order == [CACHE, LEAK, CHURN]
+        assert "/handle" in driver.text()
+        await driver.press("j")
+        assert driver.selected == LEAK
+        await driver.press("escape")
+        assert driver.order == BY_BYTES
+
+
+async def test_escape_while_typing_clears_the_filter() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("slash", *"nothing_at_all")
+        assert driver.order == []
+        assert "no stack matches /nothing_at_all" in driver.text()
+        await driver.press("escape")
+        assert driver.order == BY_BYTES
+        await driver.press("j")
+        assert driver.selected == LEAK
+
+
+async def test_exclamation_mark_inverts_and_bad_regex_is_text() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("slash", "exclamation_mark", *"leaky")
+        assert set(driver.order) == {STRINGS, PYTHON, UNNAMED, CUT}
+        await driver.press("escape", "slash", *"new", "left_parenthesis")
+        assert driver.order == [STRINGS]
+
+
+@pytest.mark.parametrize(
+    ("keys", "filters"),
+    [
+        (["z", *"4k", "enter"], Filters(min_size=4096)),
+        (["Z", *"1M", "enter"], Filters(max_size=1 << 20)),
+        (["Z", *"1M", "enter", "Z", "ctrl+u", "enter"], Filters(max_size=UNLIMITED)),
+        (["z", *"64", "enter", "Z", *"64", "enter"], Filters(min_size=64, max_size=64)),
+        (["plus"], Filters(sample_rate=2)),
+        (["plus", "plus", "plus", "minus"], Filters(sample_rate=5)),
+    ],
+)
+async def test_filters_are_applied_while_running(keys: list[str], filters: Filters) -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press(*keys)
+        await driver.until(lambda: driver.source.applied[-1:] == [filters])
+        assert driver.app.status.filters == filters
+
+
+async def test_invalid_size_says_so_in_place_and_keeps_the_old() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("z", *"4x", "enter")
+        assert "'4x' is no size" in driver.text()
+        assert driver.app.status.filters == Filters()
+        await driver.press("escape")
+        assert "no size" not in driver.text()
+        assert driver.source.applied == []
+
+
+async def test_min_above_max_says_so_in_place() -> None:
+    async with driving(leaky_source(), filters=Filters(max_size=1024)) as driver:
+        await driver.press("z", *"4k", "enter")
+        assert "min 4k is above max 1k" in driver.text()
+        await driver.press("ctrl+u", *"512", "enter")
+        await driver.until(lambda: driver.source.applied == [Filters(512, 1024)])
+
+
+async def test_escape_while_editing_a_size_keeps_the_old() -> None:
+    async with driving(leaky_source(), filters=Filters(min_size=4096)) as driver:
+        await driver.press("z")
+        assert driver.app.screen.query_one(Input).value == "4k"
+        await driver.press("ctrl+u", *"9", "escape")
+        assert driver.app.status.filters == Filters(min_size=4096)
+        assert driver.source.applied == []
+
+
+async def test_minus_stops_at_one() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("minus")
+        assert driver.source.applied == []
+
+
+def test_sample_rates() -> None:
+    assert SAMPLE_RATES[:8] == (1, 2, 5, 10, 20, 50, 100, 200)
+    assert next_rate(3, 1) == 5
+    assert next_rate(3, -1) == 2
+    assert next_rate(10**6, 1) == 10**6
+    assert next_rate(10**9, -1) == 10**6
+
+
+@pytest.mark.parametrize("key", ["space", "p"])
+async def test_pause_freezes_the_screen_while_tracing_goes_on(key: str) -> None:
+    ticks = [snapshot(float(t), sites_at(t)) for t in (60, 61, 62)]
+    source = leaky_source()
+    source.snapshots = ticks
+    async with driving(source) as driver:
+        await driver.press(key)
+        assert "[PAUSED]" in driver.text()
+        frozen = driver.text()
+        await driver.tick()
+        assert driver.text() == frozen
+        assert driver.source.played == 2
+        await driver.press(key)
+        await driver.until(lambda: driver.source.played == 3)
+        await driver.until(lambda: driver.app.status.reading is not None
+                           and driver.app.status.reading.snapshot.elapsed_s == 62.0)  # fmt: skip
+        assert "[tracing]" in driver.text()
+
+
+@pytest.mark.parametrize("key", ["question_mark", "f1"])
+async def test_help(key: str) -> None:
+    async with driving(leaky_source(lost={"truncated": 7})) as driver:
+        await driver.press(key)
+        assert isinstance(driver.app.screen, HelpScreen)
+        text = driver.text()
+        assert "13 functions in libc.so.6" in text
+        await driver.press("end")
+        assert "blocks replaced by a new one" in driver.text()
+        view = driver.app.screen.query_one(HelpText)
+        lines = [f"{key}{text}" for _, key, text in view._lines]
+        assert any(line.startswith("truncated") and " 7: " in line for line in lines)
+        await driver.press(key)
+        assert isinstance(driver.app.screen, MainScreen)
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+@pytest.mark.parametrize("before", [[], ["enter"], ["question_mark"]])
+async def test_quit_from_everywhere(key: str, before: list[str]) -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press(*before)
+        await driver.pilot.press(key)
+        await driver.until(lambda: not driver.app.is_running)
+    assert driver.app.return_value == 0
+    assert driver.source.closed == 1
+
+
+async def test_ctrl_c_quits_while_typing() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("slash", "q")
+        assert driver.app.is_running
+        await driver.pilot.press("ctrl+c")
+        await driver.until(lambda: not driver.app.is_running)
+    assert driver.app.return_value == 0
+
+
+async def test_keys_in_the_detail_view() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("j")
+        screen = await driver.opened()
+        frames = screen.query_one(FramesView)
+        await driver.press("j", "down")
+        assert frames.index == 2
+        await driver.press("G")
+        assert frames.selected is not None
+        assert frames.selected.symbol == "_start"
+        await driver.press("g")
+        assert frames.index == 0
+        await driver.press("plus")
+        await driver.until(lambda: driver.source.applied == [Filters(sample_rate=2)])
+        await driver.press("space")
+        assert "[PAUSED]" in driver.text()
+
+
+async def test_keys_before_the_first_snapshot_do_no_harm() -> None:
+    source = leaky_source()
+    source.gates["start"].shut()
+    async with driving(source, ticked=False) as driver:
+        await driver.until(source.gates["start"].reached.is_set)
+        await driver.press("j", "k", "G", "g", "pagedown", "enter", "s", "r", "space", "space")
+        await driver.press("slash", "x", "escape", "plus", "question_mark", "escape")
+        assert "attaching 13 functions" in driver.text()
+        source.gates["start"].open()
+        await driver.tick()
+        assert source.applied == [Filters(sample_rate=2)]

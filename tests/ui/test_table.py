@@ -1,0 +1,241 @@
+"""Selection, visible lines only, and names that mean harm."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from textual.strip import Strip
+
+from leaktop.model import Frame
+from leaktop.widgets.lines import LinesView
+from leaktop.widgets.site_table import SiteTable
+from tests.ui.driving import driving
+from tests.ui.scripted import (
+    BARE,
+    CACHE,
+    CHURN,
+    LEAK,
+    LINES,
+    PYTHON,
+    STRINGS,
+    ScriptedSource,
+    leaky_source,
+    many_sites,
+    site,
+    sites_at,
+    snapshot,
+)
+
+
+async def test_selection_stays_on_its_stack_while_rows_move() -> None:
+    source = leaky_source()
+    # At 60 s the leak is second, after 700 s it is first.
+    source.snapshots = [snapshot(60.0, sites_at(60)), snapshot(700.0, sites_at(700))]
+    async with driving(source) as driver:
+        await driver.press("j")
+        assert driver.order.index(LEAK) == 1
+        await driver.tick()
+        assert driver.order.index(LEAK) == 0
+        assert driver.selected == LEAK
+        assert "▸   12.8M" in driver.text()
+
+
+async def test_selection_stays_in_sight_when_its_stack_sinks() -> None:
+    sites = many_sites(100, 1)
+    first = max(sites, key=lambda s: s.counters.bytes)
+    sunk = [replace(first, counters=replace(first.counters, bytes=1))]
+    rest = [s for s in sites if s is not first]
+    source = ScriptedSource([snapshot(1.0, sites), snapshot(2.0, [*rest, *sunk])])
+    async with driving(source) as driver:
+        assert driver.selected == first.stack_id
+        await driver.tick()
+        table = driver.main.table
+        assert driver.selected == first.stack_id
+        assert table.index in table.visible_rows
+        assert table.index > 90
+
+
+async def test_a_stack_that_vanishes_hands_over_to_its_neighbour() -> None:
+    source = leaky_source()
+    gone = [s for s in sites_at(60) if s.stack_id != STRINGS]
+    last = [s for s in gone if s.stack_id in (CACHE, LEAK)]
+    source.snapshots = [snapshot(60.0, sites_at(60)), snapshot(61.0, gone), snapshot(62.0, last)]
+    async with driving(source) as driver:
+        await driver.press("j", "j")
+        assert driver.selected == STRINGS
+        await driver.tick()
+        assert driver.selected == PYTHON
+        await driver.tick()
+        assert driver.selected == LEAK
+
+
+async def test_everything_vanishes_and_comes_back() -> None:
+    source = leaky_source()
+    source.snapshots = [
+        snapshot(60.0, sites_at(60)),
+        snapshot(61.0, []),
+        snapshot(62.0, sites_at(62)),
+    ]
+    async with driving(source) as driver:
+        await driver.tick()
+        assert driver.main.table.selected is None
+        assert "nothing that was allocated since is still held" in driver.text()
+        await driver.press("enter", "j", "G", "s", "r", "r", "s", "s", "s")
+        await driver.tick()
+        assert driver.selected in driver.order
+
+
+async def test_a_filtered_out_stack_has_its_selection_back() -> None:
+    async with driving(leaky_source()) as driver:
+        await driver.press("j", "j", "j", "j")
+        assert driver.selected == CHURN
+        await driver.press("slash", *"cache_put", "enter")
+        assert driver.selected == CACHE
+        await driver.press("escape")
+        assert driver.selected == CHURN
+
+
+async def test_names_that_come_late_bring_rows_into_the_filter() -> None:
+    source = leaky_source()
+    source.gates["resolve"].shut()
+    async with driving(source, ticked=False) as driver:
+        await driver.traced()
+        await driver.tick(named=False)
+        assert "0x5603282b1000 [leaky]" in driver.text()
+        await driver.press("slash", *"cache_put", "enter")
+        assert driver.order == []
+        source.gates["resolve"].open()
+        await driver.named()
+        await driver.until(lambda: driver.order == [CACHE])
+
+
+async def test_visible_rows_are_named_first() -> None:
+    source = ScriptedSource([snapshot(5.0, many_sites(2000, 5))], names={})
+    async with driving(source) as driver:
+        visible = [s.stack_id for s in driver.main.table.visible_sites]
+        assert source.resolved[0][0][: len(visible)] == visible
+        assert {i for ids, _ in source.resolved for i in ids} == set(range(1, 2001))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Record the lines that widgets are asked to render."""
+    calls: list[str] = []
+    render_line = LinesView.render_line
+
+    def counted(self: LinesView, y: int) -> Strip:
+        calls.append(f"{type(self).__name__}:{y}")
+        return render_line(self, y)
+
+    monkeypatch.setattr(LinesView, "render_line", counted)
+    yield calls
+
+
+async def test_ten_thousand_stacks_cost_what_is_visible(
+    drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    row = SiteTable.row
+
+    def counted(self: SiteTable, index: int, *, selected: bool) -> Strip:
+        rows.append(index)
+        return row(self, index, selected=selected)
+
+    monkeypatch.setattr(SiteTable, "row", counted)
+    source = ScriptedSource([snapshot(float(t), many_sites(10_000, t)) for t in (5, 6)])
+    async with driving(source) as driver:
+        drawn.clear()
+        rows.clear()
+        await driver.press("j")
+        # Only the two rows change that the cursor left and reached.
+        assert [line for line in drawn if line.startswith("SiteTable")] == [
+            "SiteTable:1",
+            "SiteTable:2",
+        ]
+        assert len(rows) <= 2 * driver.main.table.page
+        assert driver.main.table.index == 1
+
+        drawn.clear()
+        rows.clear()
+        await driver.tick()
+        table_lines = {line for line in drawn if line.startswith("SiteTable")}
+        assert len(table_lines) <= 20
+        assert len(rows) <= 2 * driver.main.table.page
+
+
+async def test_a_tick_that_changes_nothing_paints_no_row(drawn: list[str]) -> None:
+    source = ScriptedSource([snapshot(60.0, sites_at(60)), snapshot(70.0, sites_at(60))])
+    async with driving(source) as driver:
+        await driver.tick()
+        await driver.tick()
+        drawn.clear()
+        await driver.tick()
+        assert [line for line in drawn if line.startswith("SiteTable")] == []
+
+
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07evil\x1bc",
+    "[red]bold[/red] [link=file:///etc/passwd]x[/link] [@click=app.quit]",
+    "two\nlines\r\tand\x0btabs",
+    "\u202etxt.exe\u2066 \u200bzero\ufeff",
+    "\x9b31m csi\x85\u2028",
+    "wide 数値解析ライブラリ e\u0301 👩‍💻",
+    "x" * 100_000,
+    "\udcff\udc80 lone surrogates",
+)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+@pytest.mark.parametrize("ascii_only", [False, True])
+async def test_hostile_names(size: tuple[int, int], ascii_only: bool) -> None:
+    frames = {
+        i: tuple(
+            Frame(0x1000 + n, module=name[:200], symbol=name, offset=1, file=f"/{name}", line=n + 1)
+            for n in range(3)
+        )
+        for i, name in enumerate(HOSTILE, start=1)
+    }
+    sites = [site(i, 1000 * i, i, stack, oldest=1.0) for i, stack in frames.items()]
+    hostile_note = snapshot(5.0, sites, lost={"tru\x1b[31mncated": 3})
+    target = replace(hostile_note.target, comm="le\x1b[5maky\n")
+    source = ScriptedSource([replace(hostile_note, target=target)], names=frames, lines=frames)
+    async with driving(source, size=size, ascii_only=ascii_only) as driver:
+        for _ in frames:
+            for keys in (["enter"], ["j", "j"], ["escape"], ["j"]):
+                await driver.press(*keys)
+                lines = driver.text().split("\n")
+                assert len(lines) == size[1]
+                for line in lines:
+                    assert line.isprintable()
+                    assert not set(line) & set("\x1b\x9b\u202e\u2066\u200b\ufeff")
+                    assert line.isascii() or not ascii_only
+        assert "[red]bold[/red]" in driver.text()
+
+
+async def test_stacks_without_names_frames_or_age() -> None:
+    sites = [site(1, 10, 1, BARE), site(2, 5, 1, ())]
+    source = ScriptedSource([snapshot(5.0, sites)])
+    async with driving(source) as driver:
+        text = driver.text()
+        assert "0x7f12a0b04e20 [libunknown.so.1]" in text
+        assert "(no stack: the table of stacks was full)" in text
+        await driver.press("j", "enter")
+        assert "no stack: the table of stacks was full" in driver.text()
+
+
+async def test_what_is_cut_is_marked() -> None:
+    source = leaky_source()
+    async with driving(source) as driver:
+        assert "0.1s … jit_entry" in driver.text()
+        await driver.press("G")
+        await driver.opened()
+        assert "could not be followed further" in driver.text()
+
+
+async def test_wide_screens_show_callers_and_the_selected_stack() -> None:
+    async with driving(leaky_source(), size=(200, 50)) as driver:
+        await driver.press("j")
+        text = driver.text()
+        assert "← handle_request ← serve ← main" in text
+        assert "STACK of the selected row" in text
+        assert f"{len(LINES[LEAK]) - 2} _start" in text

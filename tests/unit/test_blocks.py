@@ -1,0 +1,156 @@
+"""Sums over live blocks against the same sums in plain Python, whatever the chunks."""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaktop.model import Histogram
+from leaktop.tracer import layout
+from leaktop.tracer.blocks import AGE_EDGES_S, SIZE_BANDS, detail_of, held_by_stack
+from leaktop.tracer.loader import BpfMap
+
+SECOND = 10**9
+FIRST_BIRTH = 10**9
+STACKS = (2, 3, 2**63 + 5, 2**64 - 1)
+
+
+class Block(NamedTuple):
+    size: int
+    birth_ns: int
+    stack_id: int
+    weight: int = 1
+
+
+class Chunks:
+    """What a map yields: views of arrays that it uses again for the next chunk."""
+
+    def __init__(self, *chunks: list[Block]) -> None:
+        self._chunks = chunks
+
+    def chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        most = max((len(chunk) for chunk in self._chunks), default=0)
+        keys, values = np.empty(most, layout.BLOCK_KEY), np.empty(most, layout.BLOCK)
+        for chunk in self._chunks:
+            for i, block in enumerate(chunk):
+                values[i] = (*block, 0)
+            yield keys[: len(chunk)], values[: len(chunk)]
+
+
+def as_map(*chunks: list[Block]) -> BpfMap:
+    return cast("BpfMap", Chunks(*chunks))
+
+
+blocks = st.builds(
+    Block,
+    size=st.integers(0, 2**47),
+    birth_ns=st.integers(FIRST_BIRTH, FIRST_BIRTH + 20),
+    stack_id=st.sampled_from(STACKS),
+    weight=st.sampled_from((1, 2, 10, 1000)),
+)
+chunked = st.lists(st.lists(blocks, max_size=12), max_size=4)
+
+
+@given(chunked, st.integers(FIRST_BIRTH - 1, FIRST_BIRTH + 21))
+def test_held_by_stack(chunks: list[list[Block]], born_before_ns: int) -> None:
+    expected = {}
+    old = [block for chunk in chunks for block in chunk if block.birth_ns <= born_before_ns]
+    for stack_id in {block.stack_id for block in old}:
+        mine = [block for block in old if block.stack_id == stack_id]
+        expected[stack_id] = (
+            sum(block.size * block.weight for block in mine),
+            sum(block.weight for block in mine),
+            min(block.birth_ns for block in mine),
+        )
+    held = held_by_stack(as_map(*chunks), born_before_ns)
+    assert {i: (sums.bytes, sums.count, sums.birth_ns) for i, sums in held.items()} == expected
+
+
+def test_held_by_stack_of_nothing() -> None:
+    assert held_by_stack(as_map(), 1) == {}
+    assert held_by_stack(as_map([]), 1) == {}
+
+
+def bands(histogram: Histogram) -> dict[float, tuple[int, int]]:
+    """The bands that hold something, by their lower edge."""
+    assert len(histogram.edges) == len(histogram.bytes) == len(histogram.counts)
+    rows = zip(histogram.edges, histogram.bytes, histogram.counts, strict=True)
+    return {edge: (size, count) for edge, size, count in rows if count}
+
+
+def lower_edge_of_size(size: int) -> float:
+    return 0.0 if size == 0 else float(2 ** min(size.bit_length() - 1, SIZE_BANDS - 1))
+
+
+@given(chunked, st.sampled_from(STACKS))
+def test_detail_of_sizes(chunks: list[list[Block]], stack_id: int) -> None:
+    mine = [block for chunk in chunks for block in chunk if block.stack_id == stack_id]
+    expected: dict[float, tuple[int, int]] = {}
+    for block in mine:
+        size, count = expected.get(edge := lower_edge_of_size(block.size), (0, 0))
+        expected[edge] = (size + block.size * block.weight, count + block.weight)
+    detail = detail_of(as_map(*chunks), stack_id)
+    assert detail.stack_id == stack_id
+    assert bands(detail.sizes) == expected
+    # all were born in the first second since boot, so all are of one age band
+    assert sum(detail.ages.counts) == sum(block.weight for block in mine)
+    assert sum(detail.ages.bytes) == sum(block.size * block.weight for block in mine)
+    variance = sum(block.size**2 * block.weight * (block.weight - 1) for block in mine)
+    assert detail.bytes_error == pytest.approx(math.sqrt(variance))
+
+
+def test_detail_of_a_stack_that_holds_nothing() -> None:
+    detail = detail_of(as_map([Block(8, FIRST_BIRTH, 2)]), 3)
+    assert (detail.oldest_s, detail.newest_s, detail.bytes_error) == (None, None, 0.0)
+    assert (detail.ages, detail.sizes) == (Histogram((0.0,), (0,), (0,)),) * 2
+
+
+def test_without_sampling_there_is_no_error() -> None:
+    assert detail_of(as_map([Block(8, 1, 2), Block(16, 1, 2)]), 2).bytes_error == 0.0
+
+
+def test_blocks_fall_into_the_band_of_their_age() -> None:
+    now = time.monotonic_ns()
+    # half-way into each band, so that the time that the test takes moves none of them
+    ages = [
+        (low + high) / 2 for low, high in zip(AGE_EDGES_S, (*AGE_EDGES_S[1:], 1e6), strict=True)
+    ]
+    born = [
+        Block(i + 1, now - int(age * SECOND), 2) for i, age in enumerate(ages) if age * SECOND < now
+    ]
+    detail = detail_of(as_map(born[:3], born[3:]), 2)
+    assert bands(detail.ages) == {
+        edge: (block.size, 1) for edge, block in zip(AGE_EDGES_S, born, strict=False)
+    }
+
+
+def test_oldest_and_newest_over_all_chunks() -> None:
+    now = time.monotonic_ns()
+    births = [now - 3 * SECOND, now - 7 * SECOND, now - 5 * SECOND]
+    detail = detail_of(as_map(*([Block(1, birth, 2)] for birth in births)), 2)
+    after = time.monotonic_ns()
+    assert detail.oldest_s is not None
+    assert detail.newest_s is not None
+    assert 7.0 <= detail.oldest_s <= (after - births[1]) / SECOND + 1e-6
+    assert 3.0 <= detail.newest_s <= (after - births[0]) / SECOND + 1e-6
+
+
+def test_a_block_born_while_the_map_is_read_has_age_0() -> None:
+    detail = detail_of(as_map([Block(1, time.monotonic_ns() + 3600 * SECOND, 2)]), 2)
+    assert (detail.oldest_s, detail.newest_s) == (0.0, 0.0)
+    assert bands(detail.ages) == {0.0: (1, 1)}
+
+
+def test_histograms_end_with_the_last_band_in_use() -> None:
+    detail = detail_of(as_map([Block(5, time.monotonic_ns(), 2)]), 2)
+    assert detail.sizes == Histogram((0.0, 1.0, 2.0, 4.0), (0, 0, 0, 5), (0, 0, 0, 1))
+
+
+def test_age_bands_grow() -> None:
+    assert list(AGE_EDGES_S) == sorted(set(AGE_EDGES_S))
+    assert AGE_EDGES_S[0] == 0.0
