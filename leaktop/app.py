@@ -3,14 +3,16 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.screen import Screen
 
 from leaktop import messages as say
@@ -23,15 +25,15 @@ from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.source import Source
+from leaktop.widgets.filter_bar import next_rate
 from leaktop.widgets.status_bar import Stage, Status
-
-SAMPLE_RATES = (1, *(int(f"{digit}{'0' * zeros}") for zeros in range(6) for digit in (2, 5, 10)))
-"""What + and - go through: 1, 2, 5, 10, 20, 50 up to a million."""
 
 _Kept = TypeVar("_Kept")
 _KEPT_DETAILS = 64
 _SPARE_NAMES = 4096
 _HANGUP_S = 2.0
+# How long a tick may keep the interpreter while a key waits for it, several times for each key.
+_SWITCH_S = 0.0005
 
 
 class LeaktopApp(App[int]):
@@ -90,7 +92,8 @@ class LeaktopApp(App[int]):
         return MainScreen(self._status, self._sort)
 
     def on_mount(self) -> None:
-        """End in order on SIGTERM and when the terminal hangs up."""
+        """End in order on SIGTERM and when the terminal hangs up; let keys go before ticks."""
+        sys.setswitchinterval(_SWITCH_S)
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, self._leave)
@@ -98,13 +101,12 @@ class LeaktopApp(App[int]):
 
     def on_ready(self) -> None:
         """Begin to attach: the first paint is out."""
+        self._cover(self.size)
         self.collector.start()
 
     def on_unmount(self) -> None:
         """Detach, also when the screen crashed."""
         self.collector.stop()
-
-    # -- what the collector says
 
     @on(say.Progress)
     def _progressed(self, message: say.Progress) -> None:
@@ -168,8 +170,6 @@ class LeaktopApp(App[int]):
         else:
             self._leave()
 
-    # -- what the screens want
-
     @on(LiveScreen.Resumed)
     def _resumed(self) -> None:
         self._update()
@@ -191,7 +191,9 @@ class LeaktopApp(App[int]):
 
     @on(MainScreen.StackOpened)
     def _stack_opened(self, message: MainScreen.StackOpened) -> None:
-        screen = DetailScreen(message.site)
+        reading = self._status.reading
+        estimated = reading is not None and reading.snapshot.estimated
+        screen = DetailScreen(message.site, estimated=estimated)
         stack_id = message.site.stack_id
         if stack_id in self._lines:
             screen.show_lines(self._lines[stack_id])
@@ -227,15 +229,17 @@ class LeaktopApp(App[int]):
         """Allow nothing but to quit while the terminal is too small."""
         return action == "quit" or not isinstance(self._top, TooSmallScreen)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Cover the screen while the terminal is too small."""
-        small = self.size.width < LEAST_WIDTH or self.size.height < LEAST_HEIGHT
-        if small and not isinstance(self._top, TooSmallScreen):
-            self.push_screen(TooSmallScreen())
-        elif not small and isinstance(self._top, TooSmallScreen):
-            self.pop_screen()
+        self._cover(event.size)
 
-    # -- the state of things
+    def _cover(self, size: Size) -> None:
+        small = size.width < LEAST_WIDTH or size.height < LEAST_HEIGHT
+        covered = isinstance(self._top, TooSmallScreen)
+        if small and not covered and self._top is not None:
+            self.push_screen(TooSmallScreen())
+        elif covered and not small:
+            self.pop_screen()
 
     def _apply(self, filters: Filters) -> None:
         if filters == self._status.filters:
@@ -285,21 +289,9 @@ class LeaktopApp(App[int]):
     # With the terminal gone its writer may block for ever, so the process does not depend on it.
     def _hang_up(self) -> None:
         self._leave()
-
-        def give_up() -> None:
-            self.collector.stop()
-            os._exit(128 + signal.SIGHUP)
-
-        timer = threading.Timer(_HANGUP_S, give_up)
+        timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()
-
-
-def next_rate(rate: int, step: int) -> int:
-    """Return the next sample rate up (1) or down (-1) in 1, 2, 5, 10, 20, 50, 100 and so on."""
-    if step > 0:
-        return next((value for value in SAMPLE_RATES if value > rate), SAMPLE_RATES[-1])
-    return next((value for value in reversed(SAMPLE_RATES) if value < rate), SAMPLE_RATES[0])
 
 
 def _keep(kept: "OrderedDict[int, _Kept]", key: int, value: _Kept) -> None:

@@ -21,14 +21,9 @@ if [ "$(id -u)" != 0 ]; then
     as_root=(sudo)
 fi
 
-"$leaky" </dev/null >/dev/null &
-pid=$!
-trap 'kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true' EXIT
-trap 'exit 129' HUP
-trap 'exit 143' TERM
-# leaktop takes Ctrl-C itself and prints its last snapshot; this shell only has to outlive it.
-trap : INT
-
 batch=()
 [ -t 1 ] || batch=(--batch --iterations 3)
-"${as_root[@]}" .venv/bin/leaktop -p "$pid" "${batch[@]}" "$@"
+
+# The example asks the kernel to end it with its parent, which leaktop becomes.
+"$leaky" </dev/null >/dev/null &
+exec "${as_root[@]}" .venv/bin/leaktop -p $! "${batch[@]}" "$@"

@@ -100,13 +100,13 @@ class DetailScreen(LiveScreen):
         Binding("escape,left,h,backspace", "leave", show=False),
     ]
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, estimated: bool) -> None:
         super().__init__()
         self.site = site
+        self._estimated = estimated
         self._frames: Sequence[Frame] = ()
         self._lines: Sequence[Frame] = ()
         self._excerpts: Mapping[int, Excerpt] = {}
-        self._estimated = False
         self.has_detail = False
         self._bar = StatusBar()
         self._filter_line = FilterLine()

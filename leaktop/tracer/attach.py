@@ -87,7 +87,7 @@ class MultiLink:
                 attached.add(_patiently(partial(self._link, path, pid, group)), group)
             except OSError:
                 for probe in group:  # find out which one it is
-                    _one(probe, attached, partial(self._link, path, pid, [probe]))
+                    _one(probe, pid, attached, partial(self._link, path, pid, [probe]))
 
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
         fd = self._program.load(probes[0].program, BPF_TRACE_UPROBE_MULTI)
@@ -125,7 +125,7 @@ class PerfEvents:
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
         """See Attacher."""
         for probe in probes:
-            _one(probe, attached, partial(self._event, path, pid, probe))
+            _one(probe, pid, attached, partial(self._event, path, pid, probe))
 
     def _event(self, path: str, pid: int, probe: Probe) -> int:
         program = self._program.load(probe.program, 0)
@@ -178,19 +178,19 @@ def choose(program: Program, arch: Architecture) -> Attacher:
     return PerfEvents(program, arch)
 
 
-def _one(probe: Probe, attached: Attached, attach: Callable[[], int]) -> None:
+def _one(probe: Probe, pid: int, attached: Attached, attach: Callable[[], int]) -> None:
     try:
         attached.add(_patiently(attach), [probe])
     except OSError as error:
         if not probe.function.required:
             attached.skipped.append((probe, error.strerror or str(error)))
             return
-        raise TracerError(_refusal(probe, error), exit_code=_exit_code(error)) from None
+        raise TracerError(_refusal(probe, pid, error), exit_code=_exit_code(error)) from None
 
 
-def _refusal(probe: Probe, error: OSError) -> str:
+def _refusal(probe: Probe, pid: int, error: OSError) -> str:
     if error.errno == errno.ESRCH:
-        return "the process exited while leaktop was attaching"
+        return f"process {pid} exited while leaktop was attaching"
     if error.errno in (errno.EPERM, errno.EACCES):
         return f"the kernel does not let leaktop probe {probe}: {error.strerror}; run it as root"
     return (

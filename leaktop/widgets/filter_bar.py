@@ -13,6 +13,9 @@ from leaktop.widgets.status_bar import FilterLine, Status
 FIELDS = {"min": " min size ", "max": " max size ", "text": " filter / "}
 """What can be edited, and its prompt."""
 
+SAMPLE_RATES = (1, *(int(f"{digit}{'0' * zeros}") for zeros in range(6) for digit in (2, 5, 10)))
+"""What + and - go through: 1, 2, 5, 10, 20, 50 up to a million."""
+
 _HINTS = {
     "min": "bytes or k, M, G; empty: no limit; Enter applies, Esc keeps the old",
     "max": "bytes or k, M, G; empty: no limit; Enter applies, Esc keeps the old",
@@ -117,3 +120,10 @@ class FilterBar(Horizontal):
         field = self._field
         self.close()
         self.post_message(self.Cancelled(field))
+
+
+def next_rate(rate: int, step: int) -> int:
+    """Return the next sample rate up (1) or down (-1) in 1, 2, 5, 10, 20, 50, 100 and so on."""
+    if step > 0:
+        return next((value for value in SAMPLE_RATES if value > rate), SAMPLE_RATES[-1])
+    return next((value for value in reversed(SAMPLE_RATES) if value < rate), SAMPLE_RATES[0])

@@ -64,7 +64,7 @@ class FramesView(RowsView):
         selected = selected and self.can_focus
         dim = None if selected else self.style("dim")
         line = self.builder(self.style("cursor") if selected else None)
-        line.put("▸" if selected else " ", self.style("strong"))
+        line.put("▸" if selected else " ")
         line.cell(str(index), 3, dim, right=True).put(" ")
         place = _place(frame, whole=self.size.width >= _WIDE)
         name = f"{frame.address:#x}"

@@ -48,10 +48,10 @@ class LineBuilder:
         return to_ascii(text) if self._ascii else text
 
     def strip(self) -> Strip:
-        """Return the line, filled up with spaces."""
+        """Return the line, filled up with spaces; runs of one style are one, to save bytes."""
         if self._left:
             self._segments.append(Segment(" " * self._left, self._base))
-        return Strip(self._segments)
+        return Strip(self._segments).simplify()
 
     def _add(self, text: str, width: int, style: Style | None) -> "LineBuilder":
         if width > 0:

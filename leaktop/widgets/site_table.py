@@ -157,7 +157,7 @@ class SiteTable(RowsView):
         site, mark = self._rows.sites[index], self._rows.estimated
         counters = site.counters
         line = self.builder(self.style("cursor") if selected else None)
-        line.put("▸" if selected else " ", self.style("strong"))
+        line.put("▸" if selected else " ")
         figures = [
             fmt.format_bytes(counters.bytes, estimated=mark),
             fmt.format_count(counters.count, estimated=mark),

@@ -11,7 +11,6 @@ from tests.live.harness import (
     LEAKTOP,
     PATIENCE_S,
     Leaktop,
-    TargetProcess,
     environment,
     parse,
     wait_until,
@@ -21,18 +20,20 @@ from tests.live.traces import assert_no_probe_left, changed_code
 
 pytestmark = pytest.mark.live
 
-CHURN = "churn 20000 64"
+CHURNED = 20000
+CHURN = f"churn {CHURNED} 64"
 
 
 def pinned_objects() -> set[Path]:
     return set(Path("/sys/fs/bpf").rglob("*"))
 
 
-def assert_unharmed(target: TargetProcess, start_target: StartTarget) -> None:
-    """Check that a traced target computes what one does that was never traced."""
-    untraced = start_target("phases")
-    untraced.tell(CHURN)
-    assert target.tell(CHURN).checksum == untraced.tell(CHURN).checksum
+def checksum_after(churns: int) -> int:
+    """What phases.c computes from the blocks that it writes and reads."""
+    checksum = 0
+    for i in range(churns * CHURNED):
+        checksum = (checksum * 31 + i % CHURNED % 256) % 2**64
+    return checksum
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -64,7 +65,7 @@ def test_sudden_end(how: signal.Signals, start_target: StartTarget, trace: Trace
     target.truth()
     assert_no_probe_left(target.pid)
     assert pinned_objects() == pinned
-    assert_unharmed(target, start_target)
+    assert target.tell(CHURN).checksum == checksum_after(2)
     assert "Traceback" not in "\n".join(leaktop.err.seen)
 
 
@@ -87,7 +88,7 @@ def test_end_while_attaching(
     assert code in (0, -how), leaktop.err.seen
     assert "Traceback" not in "\n".join(leaktop.err.seen)
     assert_no_probe_left(target.pid)
-    assert_unharmed(target, start_target)
+    assert target.tell(CHURN).checksum == checksum_after(1)
 
 
 def test_target_that_exits(build: Builder, start_target: StartTarget, trace: Trace) -> None:
@@ -194,9 +195,3 @@ def test_text_names_the_leak(start_target: StartTarget, start_leaktop: StartLeak
     assert "4096 bytes in 64 allocations from stack" in text
     assert "leak_phase+" in text
     assert "main+" in text
-
-
-def test_command_is_run_traced_and_its_end_noticed(start_leaktop: StartLeaktop) -> None:
-    leaktop = start_leaktop("-b", "--json", "--", "/bin/sh", "-c", "exit 0")
-    assert leaktop.wait() == 0
-    assert parse(leaktop.out.seen[-1])["target"]["alive"] is False

@@ -1,6 +1,5 @@
 """Selection, visible lines only, and names that mean harm."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -118,7 +117,7 @@ async def test_visible_rows_are_named_first() -> None:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the lines that widgets are asked to render."""
     calls: list[str] = []
     render_line = LinesView.render_line
@@ -128,7 +127,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return render_line(self, y)
 
     monkeypatch.setattr(LinesView, "render_line", counted)
-    yield calls
+    return calls
 
 
 async def test_ten_thousand_stacks_cost_what_is_visible(

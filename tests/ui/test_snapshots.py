@@ -1,0 +1,110 @@
+"""Pictures of the screen at 80x24 and 200x50."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from leaktop.app import LeaktopApp
+from tests.ui.driving import Driver, make_app
+from tests.ui.scripted import ScriptedSource, detail, leaky_source, sites_at, snapshot
+
+SIZES = [(80, 24), (200, 50)]
+Script = Callable[[Driver], Awaitable[object]]
+Compare = Callable[..., bool]
+
+
+def _main(**options: Any) -> ScriptedSource:
+    source = leaky_source()
+    source.snapshots = [snapshot(float(t), sites_at(t), **options) for t in range(50, 61)]
+    return source
+
+
+def _estimated() -> ScriptedSource:
+    source = _main(estimated=True)
+    source.details = {i: detail(i, error=1500.0) for i in source.details}
+    return source
+
+
+def _gone() -> ScriptedSource:
+    source = _main()
+    note = "leaky (4242) exited after 60 s"
+    source.snapshots[-1] = snapshot(60.0, sites_at(60), note=note)
+    return source
+
+
+async def _detail(driver: Driver) -> None:
+    await driver.press("j")
+    await driver.opened()
+    await driver.press("j")
+
+
+async def _second_row(driver: Driver) -> None:
+    await driver.press("j")
+
+
+async def _help(driver: Driver) -> None:
+    await driver.press("question_mark")
+
+
+async def _paused(driver: Driver) -> None:
+    await driver.press("space")
+
+
+async def _editing(driver: Driver) -> None:
+    await driver.press("z", *"4x", "enter")
+
+
+async def _filtered(driver: Driver) -> None:
+    await driver.press("slash", *"handle", "enter", "plus", "plus")
+    await driver.until(lambda: bool(driver.source.applied))
+
+
+CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = {
+    "main": (_main, _second_row, {}),
+    "detail": (_main, _detail, {}),
+    "help": (lambda: _main(lost={"truncated": 12}), _help, {}),
+    "paused": (_main, _paused, {}),
+    "gone": (_gone, _second_row, {}),
+    "losses": (lambda: _main(lost={"truncated": 12, "missed_frees": 3}), _second_row, {}),
+    "estimated": (_estimated, _detail, {}),
+    "editing": (_main, _editing, {}),
+    "filtered": (_main, _filtered, {}),
+    "ascii": (_main, _second_row, {"ascii_only": True}),
+    "ascii_detail": (_main, _detail, {"ascii_only": True}),
+    "light": (_main, _second_row, {"theme": "textual-light"}),
+    "light_detail": (_main, _detail, {"theme": "textual-light"}),
+    "dark": (_main, _detail, {"theme": "textual-dark"}),
+    "no_color": (lambda: _main(lost={"truncated": 12}), _second_row, {"no_color": True}),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("case", CASES)
+def test_picture(
+    case: str, size: tuple[int, int], snap_compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_source, script, options = CASES[case]
+    if options.get("no_color"):
+        monkeypatch.setenv("NO_COLOR", "1")
+    source = make_source()
+    app = make_app(source, ascii_only=options.get("ascii_only", False))
+    if "theme" in options:
+        app.theme = options["theme"]
+
+    async def drive(pilot: Pilot[int]) -> None:
+        driver = Driver(app, source, pilot)
+        await driver.traced()
+        for _ in source.snapshots:
+            await driver.tick()
+        await script(driver)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+async def test_theme_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_app(leaky_source()).theme == "ansi-dark"
+    monkeypatch.setenv("TEXTUAL_THEME", "textual-light")
+    assert isinstance(app := make_app(leaky_source()), LeaktopApp)
+    assert app.theme != "ansi-dark"

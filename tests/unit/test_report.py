@@ -1,0 +1,534 @@
+"""Batch output against its contract, from a source that plays snapshots written here."""
+
+import io
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaktop import report
+from leaktop.analyze import History, Reading, ordered
+from leaktop.model import (
+    LOSSES,
+    Counters,
+    Filters,
+    Frame,
+    Site,
+    Snapshot,
+    SortKey,
+    StackDetail,
+    Target,
+)
+from leaktop.report import BatchOptions, frame_text, json_line, run_batch, text
+from leaktop.source import SourceError
+
+HOSTILE = "a\x1b[2J\nb\u202e[red]\x00\x9b\udcff"
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+LEAK = Frame(0x5603282B1178, "leak", "leaky", 15, "leak.c", 5, module_path="/usr/bin/leak")
+MAIN = Frame(0x5603282B1200, "leak", "main", 0x6D)
+UNKNOWN = Frame(0x7F0000001234)
+NO_DELAY = BatchOptions(delay_s=0.0, iterations=None, top=10, sort=SortKey.BYTES, as_json=True)
+
+
+def site(stack_id: int = 0x9F, size: int = 160, count: int = 10, **other: Any) -> Site:
+    counters = Counters(size, count, allocs=count + 3, frees=3)
+    return Site(stack_id, counters, other.pop("frames", (LEAK, MAIN)), oldest_s=1.9, **other)
+
+
+def snapshot(*sites: Site, **other: Any) -> Snapshot:
+    values: dict[str, Any] = {
+        "time_ns": 1_769_860_800_123_456_789,
+        "elapsed_s": 2.0,
+        "target": Target(123, "leaky", rss=4096),
+        "filters": Filters(),
+        "totals": Counters(4096, 64, 1000, 936),
+        "sites": sites,
+        "lost": dict.fromkeys(LOSSES, 0),
+    }
+    return Snapshot(**{**values, **other})
+
+
+def reading(*sites: Site, **other: Any) -> Reading:
+    return History().add(snapshot(*sites, **other))
+
+
+def document(read: Reading, frames: Mapping[int, Sequence[Frame]] | None = None) -> dict[str, Any]:
+    line = json_line(read, ordered(read, SortKey.BYTES), frames or {})
+    assert "\n" not in line
+    found = json.loads(line)
+    assert isinstance(found, dict)
+    return found
+
+
+class Scripted:
+    """A source that plays snapshots, and the last of them again and again."""
+
+    def __init__(self, *snapshots: Snapshot | Exception) -> None:
+        self._script = list(snapshots)
+        self.events: list[str] = []
+        self.on_snapshot: Callable[[int], None] = lambda _: None
+        self.taken = 0
+        self.ready_line = "tracing 123 (leaky): 13 functions in libc.so.6"
+        self.target = Target(123, "leaky")
+        self.names: dict[int, tuple[Frame, ...]] = {}
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        progress("attaching")
+        self.events.append("start")
+
+    def snapshot(self) -> Snapshot:
+        self.taken += 1
+        self.on_snapshot(self.taken)
+        now = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    def detail(self, stack_id: int) -> StackDetail:
+        raise AssertionError(f"batch output asks for no detail, but did for {stack_id}")
+
+    def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
+        assert lines
+        return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
+
+    def apply(self, filters: Filters) -> None:
+        raise AssertionError(f"batch output changes no filter, but did to {filters}")
+
+    def close(self) -> None:
+        self.events.append("close")
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def messages() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Check that the handlers of signals are afterwards as they were before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# ---- text ----
+
+
+def test_text_reads_like_memleak_s() -> None:
+    lines = text(reading(site()), [site()], {}).splitlines()
+    assert re.fullmatch(r"\[\d\d:\d\d:\d\d\] Top 1 stacks with outstanding allocations:", lines[0])
+    assert lines[1:] == [
+        "\t160 bytes in 10 allocations from stack",
+        "\t\tleaky+0xf [leak] (leak.c:5)",
+        "\t\tmain+0x6d [leak]",
+    ]
+
+
+def test_text_has_local_time() -> None:
+    when = datetime.fromtimestamp(1_769_860_800).astimezone()
+    assert text(reading(), [], {}).startswith(f"[{when:%H:%M:%S}] Top 0 stacks")
+
+
+def test_text_prefers_resolved_frames() -> None:
+    shown = text(reading(site()), [site()], {0x9F: (MAIN,)}).splitlines()
+    assert shown[2:] == ["\t\tmain+0x6d [leak]"]
+
+
+def test_text_marks_estimates() -> None:
+    shown = text(reading(site(), estimated=True), [site()], {})
+    assert "\t~160 bytes in ~10 allocations from stack" in shown
+
+
+def test_text_says_that_a_stack_was_cut_or_had_no_room() -> None:
+    cut = text(reading(), [site(truncated=True)], {}).splitlines()
+    assert cut[-1] == "\t\t[the stack goes on: it was cut here]"
+    unfiled = text(reading(), [site(frames=(), truncated=True)], {}).splitlines()
+    assert len(unfiled) == 3
+    assert "--max-stacks" in unfiled[-1]
+
+
+def test_text_keeps_the_order_that_it_is_given() -> None:
+    rows = [site(1, 10), site(2, 30), site(3, 20)]
+    shown = re.findall(r"\t(\d+) bytes in", text(reading(), rows, {}))
+    assert shown == ["10", "30", "20"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "shown"),
+    [
+        (MAIN, "main+0x6d [leak]"),
+        (LEAK, "leaky+0xf [leak] (leak.c:5)"),
+        (UNKNOWN, "0x7f0000001234 [unknown]"),
+        (replace(UNKNOWN, module="libc.so.6"), "0x7f0000001234 [libc.so.6]"),
+        (replace(MAIN, offset=None), "main [leak]"),
+        (replace(MAIN, offset=0), "main+0x0 [leak]"),
+        (replace(LEAK, line=None), "leaky+0xf [leak] (leak.c:?)"),
+        (replace(LEAK, inlined=True, offset=None), "leaky [leak] (leak.c:5) (inlined)"),
+    ],
+)
+def test_frame(frame: Frame, shown: str) -> None:
+    assert frame_text(frame) == shown
+
+
+@given(st.text(max_size=40))
+def test_hostile_names_stay_on_their_line(name: str) -> None:
+    shown = frame_text(Frame(1, module=name, symbol=name, offset=1, file=name, line=1))
+    assert UNSAFE.search(shown) is None
+    assert len(shown.splitlines()) == 1
+
+
+def test_hostile_frames_do_not_forge_stacks() -> None:
+    forged = Frame(1, symbol="x\n\t9 bytes in 1 allocations from stack")
+    shown = text(reading(), [site(frames=(forged,))], {})
+    assert shown.count("\n") == 2
+
+
+# ---- JSON ----
+
+
+def test_json_fields() -> None:
+    assert document(reading(site())) == {
+        "version": 1,
+        "time": "2026-01-31T12:00:00.123Z",
+        "elapsed_s": 2.0,
+        "mode": "user",
+        "target": {"pid": 123, "comm": "leaky", "alive": True},
+        "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
+        "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
+        "rates": {"allocs_per_s": 500.0, "frees_per_s": 468.0, "bytes_per_s": 2048.0},
+        "lost": dict.fromkeys(LOSSES, 0),
+        "stacks": [
+            {
+                "id": "000000000000009f",
+                "bytes": 160,
+                "count": 10,
+                "allocs": 13,
+                "frees": 3,
+                "growth_bytes_per_s": 80.0,
+                "oldest_s": 1.9,
+                "oldest_exact": True,
+                "estimated": False,
+                "truncated": False,
+                "frames": [
+                    {
+                        "address": "0x5603282b1178",
+                        "symbol": "leaky",
+                        "offset": 15,
+                        "module": "leak",
+                        "file": "leak.c",
+                        "line": 5,
+                        "inlined": False,
+                    },
+                    {
+                        "address": "0x5603282b1200",
+                        "symbol": "main",
+                        "offset": 109,
+                        "module": "leak",
+                        "file": None,
+                        "line": None,
+                        "inlined": False,
+                    },
+                ],
+            }
+        ],
+    }
+
+
+def test_json_of_other_values() -> None:
+    filters = Filters(min_size=64, max_size=4096, sample_rate=10, older_s=1.5)
+    row = site(2**64 - 1, oldest_exact=False, truncated=True, frames=(UNKNOWN,))
+    found = document(
+        reading(
+            replace(row, oldest_s=None),
+            filters=filters,
+            target=Target(123, "leaky", alive=False),
+            estimated=True,
+            lost={**dict.fromkeys(LOSSES, 0), "truncated": 7},
+        )
+    )
+    assert found["filters"] == {
+        "min_size": 64,
+        "max_size": 4096,
+        "sample_rate": 10,
+        "older_s": 1.5,
+    }
+    assert found["target"]["alive"] is False
+    assert found["lost"]["truncated"] == 7
+    (stack,) = found["stacks"]
+    assert stack["id"] == "f" * 16
+    assert stack["oldest_s"] is None
+    assert (stack["oldest_exact"], stack["truncated"], stack["estimated"]) == (False, True, True)
+    assert stack["frames"] == [
+        {
+            "address": "0x7f0000001234",
+            "symbol": None,
+            "offset": None,
+            "module": None,
+            "file": None,
+            "line": None,
+            "inlined": False,
+        }
+    ]
+
+
+def test_json_prefers_resolved_frames() -> None:
+    found = document(reading(site()), {0x9F: (replace(MAIN, inlined=True), LEAK)})
+    frames = found["stacks"][0]["frames"]
+    assert [(frame["symbol"], frame["inlined"]) for frame in frames] == [
+        ("main", True),
+        ("leaky", False),
+    ]
+
+
+@given(st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)), st.integers(0, 999_999))
+def test_json_time_is_utc_to_the_millisecond(when: datetime, rest_ns: int) -> None:
+    exact = when.replace(microsecond=when.microsecond // 1000 * 1000, tzinfo=UTC)
+    whole_s = int((exact.replace(microsecond=0)).timestamp())
+    time_ns = whole_s * 10**9 + exact.microsecond * 1000 + rest_ns
+    shown = document(reading(time_ns=time_ns))["time"]
+    assert shown == f"{exact:%Y-%m-%dT%H:%M:%S}.{exact.microsecond // 1000:03}Z"
+
+
+def test_json_keeps_hostile_names_as_data() -> None:
+    frame = Frame(1, module=HOSTILE, symbol=HOSTILE, file=HOSTILE)
+    line = json_line(
+        reading(site(frames=(frame,)), target=Target(123, HOSTILE)), [site(frames=(frame,))], {}
+    )
+    assert line.isascii()
+    assert line.isprintable()
+    (shown,) = json.loads(line)["stacks"][0]["frames"]
+    assert shown["symbol"] == HOSTILE.replace("\udcff", "?")
+    assert json.loads(line)["target"]["comm"] == shown["symbol"] == shown["module"] == shown["file"]
+
+
+@given(st.text(st.characters()))
+def test_json_is_unicode_whatever_the_name(name: str) -> None:
+    read = reading(target=Target(123, name))
+    json.loads(json_line(read, [], {}))["target"]["comm"].encode("utf-8")
+
+
+# ---- the loop ----
+
+
+def test_ready_line_comes_before_data(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(site()))
+
+    def nothing_printed_yet(_: int) -> None:
+        assert messages.getvalue() == f"leaktop: {source.ready_line}\n"
+        assert out.getvalue() == ""
+
+    source.on_snapshot = nothing_printed_yet
+    run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
+    assert source.events == ["start", "close"]
+    assert messages.getvalue() == f"leaktop: {source.ready_line}\n"
+
+
+def test_hostile_ready_line_is_one_line(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot())
+    source.ready_line = f"tracing 123 ({HOSTILE}): 13 functions in libc.so.6"
+    run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
+    assert messages.getvalue().count("\n") == 1
+    assert UNSAFE.search(messages.getvalue()) is None
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_iterations(iterations: int, out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(*(snapshot(elapsed_s=float(i)) for i in range(1, 9)))
+    run_batch(source, replace(NO_DELAY, iterations=iterations), out, messages)
+    shown = [json.loads(line)["elapsed_s"] for line in out.getvalue().splitlines()]
+    assert shown == [float(i) for i in range(1, iterations + 1)]
+    assert source.taken == iterations
+    assert source.events == ["start", "close"]
+
+
+def test_rates_and_growth_are_since_the_snapshot_before(
+    out: io.StringIO, messages: io.StringIO
+) -> None:
+    source = Scripted(
+        snapshot(site(size=100), elapsed_s=1.0, totals=Counters(100, 1, 10, 9)),
+        snapshot(site(size=400), elapsed_s=2.0, totals=Counters(400, 4, 30, 26)),
+    )
+    run_batch(source, replace(NO_DELAY, iterations=2), out, messages)
+    second = json.loads(out.getvalue().splitlines()[1])
+    assert second["rates"] == {"allocs_per_s": 20.0, "frees_per_s": 17.0, "bytes_per_s": 300.0}
+    assert second["stacks"][0]["growth_bytes_per_s"] == 200.0
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [(SortKey.BYTES, [3, 2]), (SortKey.COUNT, [1, 2]), (SortKey.AGE, [2, 3])],
+)
+def test_sort_and_top(
+    key: SortKey, order: list[int], out: io.StringIO, messages: io.StringIO
+) -> None:
+    rows = (
+        replace(site(1, 10, 30), oldest_s=1.0),
+        replace(site(2, 20, 20), oldest_s=3.0),
+        replace(site(3, 30, 10), oldest_s=2.0),
+    )
+    source = Scripted(snapshot(*rows))
+    run_batch(source, replace(NO_DELAY, iterations=1, top=2, sort=key), out, messages)
+    stacks = json.loads(out.getvalue())["stacks"]
+    assert [int(stack["id"], 16) for stack in stacks] == order
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_between_ticks_gives_a_last_snapshot(
+    number: signal.Signals, out: io.StringIO, messages: io.StringIO
+) -> None:
+    # the signal comes while the second tick is being waited for, which would take for ever
+    source = Scripted(snapshot(elapsed_s=1.0), snapshot(elapsed_s=2.0))
+    source.names = {}
+    endless = replace(NO_DELAY, delay_s=3600.0)
+
+    class Out(io.StringIO):
+        def flush(self) -> None:
+            if self.getvalue().endswith("\n"):
+                os.kill(os.getpid(), number)
+
+    messages = Out()  # its first line is the ready line
+    run_batch(source, endless, out, messages)
+    assert [json.loads(line)["elapsed_s"] for line in out.getvalue().splitlines()] == [1.0]
+    assert source.events == ["start", "close"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_during_a_tick_ends_with_that_tick(
+    out: io.StringIO, messages: io.StringIO
+) -> None:
+    source = Scripted(snapshot())
+    source.on_snapshot = lambda taken: os.kill(os.getpid(), signal.SIGTERM) if taken == 3 else None
+    run_batch(source, NO_DELAY, out, messages)
+    assert len(out.getvalue().splitlines()) == 3
+    assert source.events == ["start", "close"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_signals_that_come_at_any_instant_end_it(out: io.StringIO, messages: io.StringIO) -> None:
+    # many rounds, each interrupted by both signals of a child that aims at nothing in particular
+    parent = os.getpid()
+    source = Scripted(snapshot())
+    before = [signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)]
+    child = os.fork()
+    if child == 0:
+        try:
+            while os.getppid() == parent:
+                os.kill(parent, signal.SIGINT)
+                os.kill(parent, signal.SIGTERM)
+                time.sleep(0.0002)
+        finally:
+            os._exit(0)
+    try:
+        for _ in range(300):
+            run_batch(source, replace(NO_DELAY, delay_s=3600.0), out, messages)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert source.events == ["start", "close"] * 300
+
+
+def test_the_target_s_end_ends_it(out: io.StringIO, messages: io.StringIO) -> None:
+    gone = snapshot(site(), target=Target(123, "leaky", alive=False), note="exited")
+    source = Scripted(snapshot(site()), gone)
+    run_batch(source, NO_DELAY, out, messages)
+    shown = [json.loads(line)["target"]["alive"] for line in out.getvalue().splitlines()]
+    assert shown == [True, False]
+    assert source.events == ["start", "close"]
+    assert messages.getvalue().count("\n") == 1
+
+
+def test_text_says_how_the_target_ended(out: io.StringIO, messages: io.StringIO) -> None:
+    note = f"runs another program now ({HOSTILE})"
+    source = Scripted(snapshot(target=Target(123, HOSTILE, alive=False), note=note))
+    run_batch(source, replace(NO_DELAY, as_json=False), out, messages)
+    last = messages.getvalue().splitlines()[-1]
+    assert last.startswith("leaktop: process 123 (a?[2J?b")
+    assert "runs another program now" in last
+    assert UNSAFE.search(messages.getvalue()) is None
+
+
+def test_losses_are_told_when_they_change(out: io.StringIO, messages: io.StringIO) -> None:
+    none = dict.fromkeys(LOSSES, 0)
+    some = {**none, "allocs_full": 3, "truncated": 1}
+    source = Scripted(*(snapshot(lost=lost) for lost in (none, some, some, none)))
+    run_batch(source, replace(NO_DELAY, iterations=4, as_json=False), out, messages)
+    assert messages.getvalue().splitlines()[1:] == [
+        f"leaktop: lost: allocs_full 3: {LOSSES['allocs_full']}",
+        f"leaktop: lost: truncated 1: {LOSSES['truncated']}",
+    ]
+
+
+def test_losses_are_in_json_and_nowhere_else(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(lost={**dict.fromkeys(LOSSES, 0), "allocs_full": 3}))
+    run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
+    assert json.loads(out.getvalue())["lost"]["allocs_full"] == 3
+    assert messages.getvalue().count("\n") == 1
+
+
+class Closed(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.usefixtures("handlers")
+def test_closed_output_ends_it_and_closes_the_source(messages: io.StringIO) -> None:
+    source = Scripted(snapshot())
+    with pytest.raises(BrokenPipeError):
+        run_batch(source, NO_DELAY, Closed(), messages)
+    assert source.events == ["start", "close"]
+    assert source.taken == 1
+
+
+@pytest.mark.usefixtures("handlers")
+def test_closed_messages_close_the_source(out: io.StringIO) -> None:
+    source = Scripted(snapshot())
+    with pytest.raises(BrokenPipeError):
+        run_batch(source, NO_DELAY, out, Closed())
+    assert source.events == ["start", "close"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_error_while_running_closes_the_source(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(), SourceError("the map cannot be read"))
+    with pytest.raises(SourceError, match="cannot be read"):
+        run_batch(source, NO_DELAY, out, messages)
+    assert len(out.getvalue().splitlines()) == 1
+    assert source.events == ["start", "close"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_source_that_cannot_start_says_nothing_and_is_closed(
+    out: io.StringIO, messages: io.StringIO
+) -> None:
+    class Refused(Scripted):
+        def start(self, progress: Callable[[str], None]) -> None:
+            raise SourceError("not root", 3)
+
+    source = Refused(snapshot())
+    with pytest.raises(SourceError, match="not root"):
+        run_batch(source, NO_DELAY, out, messages)
+    assert (out.getvalue(), messages.getvalue()) == ("", "")
+    assert source.events == ["close"]
+
+
+def test_json_version_is_the_one_that_scripts_know() -> None:
+    assert report.JSON_VERSION == 1
