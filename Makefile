@@ -13,11 +13,11 @@ demo:
 
 # All tests; those that trace need root and BPF, and are skipped without.
 test:
-	@scripts/setup.sh dev
+	@scripts/setup.sh test
 	.venv/bin/python -m pytest $(ARGS)
 
 check:
-	@scripts/setup.sh dev
+	@scripts/setup.sh check
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy

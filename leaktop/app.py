@@ -92,11 +92,12 @@ class LeaktopApp(App[int]):
         return MainScreen(self._status, self._sort)
 
     def on_mount(self) -> None:
-        """End in order on SIGTERM and when the terminal hangs up; let keys go before ticks."""
+        """End in order on signals and when the terminal hangs up; let keys go before ticks."""
         sys.setswitchinterval(_SWITCH_S)
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGTERM, self._leave)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._leave)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def on_ready(self) -> None:
@@ -134,16 +135,16 @@ class LeaktopApp(App[int]):
     def _lines_came(self, message: say.LinesReady) -> None:
         if message.frames:
             _keep(self._lines, message.stack_id, message)
-            screen = self._detail_of(message.stack_id)
-            if screen is not None:
+            if (screen := self._detail_of(message.stack_id)) is not None:
                 screen.show_lines(message)
 
     @on(say.DetailReady)
     def _detail_came(self, message: say.DetailReady) -> None:
         if message.detail is not None:
             _keep(self._details, message.stack_id, message)
-        screen = self._detail_of(message.stack_id)
-        if screen is not None and not (self._status.paused and screen.has_detail):
+        if (screen := self._detail_of(message.stack_id)) is not None and not (
+            self._status.paused and screen.has_detail
+        ):
             screen.show_detail(message)
 
     @on(say.FiltersApplied)
@@ -152,9 +153,8 @@ class LeaktopApp(App[int]):
 
     @on(say.FiltersRefused)
     def _filters_refused(self, message: say.FiltersRefused) -> None:
-        filters = self._status.filters
-        if self._latest is not None:
-            filters = self._latest.reading.snapshot.filters
+        reading = self._latest.reading if self._latest else None
+        filters = reading.snapshot.filters if reading else self._status.filters
         self._change(refused=clean(message.error), filters=filters)
 
     @on(say.TargetGone)
@@ -191,10 +191,8 @@ class LeaktopApp(App[int]):
 
     @on(MainScreen.StackOpened)
     def _stack_opened(self, message: MainScreen.StackOpened) -> None:
-        reading = self._status.reading
-        estimated = reading is not None and reading.snapshot.estimated
-        screen = DetailScreen(message.site, estimated=estimated)
-        stack_id = message.site.stack_id
+        reading, stack_id = self._status.reading, message.site.stack_id
+        screen = DetailScreen(message.site, estimated=bool(reading and reading.snapshot.estimated))
         if stack_id in self._lines:
             screen.show_lines(self._lines[stack_id])
         if stack_id in self._details:

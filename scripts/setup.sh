@@ -1,10 +1,10 @@
 #!/bin/bash
-# Make .venv ready to run leaktop; with "dev" also to test and check it. Does only what is missing,
-# and writes to standard error alone, so that `make demo` can be read from a pipe.
+# Make .venv ready to run leaktop; with "check" or "test" as argument for that too. Does only what is
+# missing, and writes to standard error alone, so that `make demo` can be read from a pipe.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-level=${1:-run}
+purpose=${1:-run}
 # The distribution's own interpreter: another one first in PATH (pyenv, conda) does not see bcc.
 python=/usr/bin/python3
 
@@ -24,9 +24,8 @@ missing_packages() {
     can_import "$python" "ensurepip, venv" || echo python3-venv
     can_import "$python" bcc || echo python3-bpfcc
     can_compile || printf '%s\n' gcc libc6-dev
-    if [ "$level" = dev ]; then
-        can_compile_cxx || echo g++
-    fi
+    # Some tests are about C++ names.
+    [ "$purpose" != test ] || can_compile_cxx || echo g++
 }
 
 install_with_apt() {
@@ -86,19 +85,19 @@ ensure_venv() {
 }
 
 ensure_python_packages() {
-    local stamp=.venv/setup.stamp wants what=.
+    local stamp=.venv/setup.stamp what=. wants
+    [ "$purpose" = run ] || what='.[dev]'
     wants="$PWD $(cat pyproject.toml constraints.txt | sha256sum)"
-    # What is enough to test is enough to run.
-    if grep -qsxF "dev $wants" "$stamp" || grep -qsxF "$level $wants" "$stamp"; then
+    # What is enough to develop is enough to run.
+    if grep -qsxF -e ".[dev] $wants" -e "$what $wants" "$stamp"; then
         return
     fi
-    [ "$level" = dev ] && what='.[dev]'
     say "installing leaktop and the Python packages it needs into .venv"
     rm -f "$stamp"
     .venv/bin/python -m pip install -qq --disable-pip-version-check \
         --constraint constraints.txt --editable "$what" >&2 ||
         die "pip failed; see its message above (it needs a package index or a mirror of one)"
-    echo "$level $wants" >"$stamp"
+    echo "$what $wants" >"$stamp"
 }
 
 ensure_system_packages

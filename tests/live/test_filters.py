@@ -38,10 +38,19 @@ def test_sampling_estimates_within_two_percent(start_target: StartTarget, trace:
     assert stack["estimated"] is True
     assert stack["bytes"] == pytest.approx(truth.total("bytes"), rel=0.02)
     assert lost(snapshot) == {}
+
+
+def test_sampled_blocks_are_given_back_with_their_weight(
+    start_target: StartTarget, trace: Trace
+) -> None:
+    target = start_target("phases")
+    leaktop = trace(target, "-s", "10")
+    target.tell("leak 20000 24")
+    assert leaktop.snapshot_from_now()["totals"]["count"] % 10 == 0
     target.tell("drop")
     totals = leaktop.snapshot_from_now()["totals"]
     assert (totals["bytes"], totals["count"]) == (0, 0)
-    assert totals["frees"] == totals["allocs"]
+    assert totals["frees"] == totals["allocs"] > 0
 
 
 def test_older_shows_blocks_once_they_are_old(
