@@ -37,8 +37,9 @@ _MAX_SEGMENTS = 4096
 _MAX_SYMBOLS = 4_000_000
 _MAX_NOTES = 64 << 10
 _MAX_BUILD_ID = 64
+_MAX_EH_FRAME_HEADER = 64 << 20  # 8 million functions
 
-_PT_LOAD, _PT_NOTE = 1, 4
+_PT_LOAD, _PT_NOTE, _PT_GNU_EH_FRAME = 1, 4, 0x6474E550
 _PF_X = 1
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 3, 7, 8, 11
 _SHT_GNU_VERSYM = 0x6FFFFFFF
@@ -109,6 +110,29 @@ class ElfFile:
             if 0 <= address - load.address < load.size:
                 offset = FileOffset(address - load.address + load.offset)
                 return offset if offset < self._length else None
+        return None
+
+    def read_at(self, address: ElfAddress, size: int) -> bytes:
+        """Return what the file holds of ``size`` bytes at an address: fewer at a segment's end.
+
+        Raises ElfError.
+        """
+        for load in self._loads:
+            if 0 <= address - load.address < load.size:
+                with _elf_errors():
+                    size = min(size, load.address + load.size - address)
+                    return self._read_some(address - load.address + load.offset, size)
+        return b""
+
+    def eh_frame_header(self) -> tuple[ElfAddress, bytes] | None:
+        """Return address and bytes of .eh_frame_hdr (PT_GNU_EH_FRAME), None without one.
+
+        Raises ElfError.
+        """
+        with _elf_errors():
+            for each in self._segments[self._segments["type"] == _PT_GNU_EH_FRAME]:
+                size = min(int(each["filesz"]), _MAX_EH_FRAME_HEADER)
+                return ElfAddress(int(each["vaddr"])), self._read(int(each["offset"]), size)
         return None
 
     def symbols(self) -> SymbolTable:

@@ -4,7 +4,7 @@
 #include <uapi/linux/ptrace.h>
 #include "memleak.h"
 
-#define PAGE_LOW_BITS (PAGE_BYTES - 1)
+#define PAGE_LOW_BITS (PAGE_SIZE - 1)
 #define MAX_ERRNO 4095		/* a system call's error is the last 4095 values */
 #define MAP_FIXED 0x10		/* mmap(2): replaces what was mapped there */
 #define MREMAP_DONTUNMAP 4	/* mremap(2): the old range stays mapped */
@@ -77,19 +77,7 @@ static __always_inline u64 whole_pages(u64 length)
 
 /* ---- stacks and their counters ---- */
 
-/* Fill thread->stack with the stack of the caller of the function that is returning. */
-static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread)
-{
-	struct stack *stack = &thread->stack;
-	long got = bpf_get_stack(ctx, stack->pc, sizeof(stack->pc), BPF_F_USER_STACK);
-
-	stack->depth = got > 0 ? got / sizeof(u64) : 0;
-	stack->truncated = got <= 0 || stack->depth == STACK_DEPTH_MAX;
-	if (stack->depth == 0) {
-		stack->pc[0] = PT_REGS_IP(ctx);
-		stack->depth = 1;
-	}
-}
+#include "unwind.bpf.h"
 
 /* A stack's id: a 64-bit mix of its return addresses. Unlike the buckets of a stack-trace map,
  * any two of 16,384 stacks share one with a probability of 1 in 10^11. */
@@ -420,8 +408,10 @@ static __always_inline void settle_old(struct call *call, u64 address)
 	count_free(&call->old, call->old.size, !call->rest);
 }
 
-/* Count a new block under the stack of the caller. */
-static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 address)
+/* Count a new block under the stack of the caller; before counting begins, only take the stack,
+ * so that the rules for it are there by then. */
+static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 address,
+				    int counting)
 {
 	struct call *call = &thread->call;
 	struct block block = {
@@ -433,6 +423,8 @@ static __always_inline void account(struct pt_regs *ctx, struct thread *thread, 
 	struct stack_stats *stats;
 
 	take_stack(ctx, thread);
+	if (!counting)
+		return;
 	if (thread->stack.truncated)
 		lose(LOST_TRUNCATED);
 	stats = stats_of(thread, &block.stack_id);
@@ -537,14 +529,12 @@ int on_return(struct pt_regs *ctx)
 	if (!call->sp || call->sp + sizeof(u64) != PT_REGS_SP(ctx))
 		return 0;
 	call->sp = 0;
-	if (settings->phase != PHASE_COUNT)
-		return 0;
 	address = result_of(ctx, call);
 	settle_old(call, address);
 	if (address && call->fixed)
 		unmap(address, call->size);
 	if (address && call->weight)
-		account(ctx, thread, address);
+		account(ctx, thread, address, settings->phase == PHASE_COUNT);
 	return 0;
 }
 

@@ -74,6 +74,47 @@ struct stack {
 	u64 pc[STACK_DEPTH_MAX];	/* return addresses, innermost first; 0 past depth */
 };
 
+/* Registers that a callee saves, in the order of a rule's slots: rbp, rbx, r12 to r15. */
+#define SAVED_REGISTERS 6
+
+/* Where a frame's CFA is found. */
+enum frame_base {
+	BASE_OUTERMOST = 0,	/* there is no caller */
+	BASE_UNKNOWN,		/* no rule can say it: the walk ends, truncated */
+	BASE_SP,		/* from the stack pointer */
+	BASE_SAVED,		/* BASE_SAVED + i: from the i-th saved register */
+};
+
+enum frame_flag {
+	FLAG_LOADED = 1,	/* the CFA's base is the word at base + load_offset */
+	FLAG_SLOTS_FROM_FP = 2,	/* slots count from the frame pointer, not from the CFA */
+	FLAG_SIGNAL = 4,	/* made by the kernel for a signal handler */
+};
+
+/* Values of a slot that are no place. */
+#define SLOT_SAME 127		/* the caller's register has the same value */
+#define SLOT_LOST 126		/* it cannot be followed */
+
+/* How to leave the frame of one code address: the caller's frame begins at the CFA, its return
+ * address lies 8 bytes below (DWARF 5, 6.4; System V ABI x86-64, 3.2). */
+struct frame_rule {
+	s32 cfa_offset;		/* added to the base, bytes */
+	s32 load_offset;	/* FLAG_LOADED: where the base is loaded from, bytes */
+	u8 base;		/* enum frame_base */
+	u8 flags;		/* enum frame_flag */
+	u8 slots[SAVED_REGISTERS];	/* where each saved register lies, in words: an s8, of which
+					 * bcc knows no array */
+};
+
+/* A code address that has no rule yet, and the frame that it was met in. */
+struct question {
+	u64 pc;			/* code address */
+	u64 sp;			/* stack pointer in that frame */
+	u64 bp;			/* frame pointer in that frame */
+	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
+	u32 zero;
+};
+
 /* Index of each named loss in `losses`; model.LOSSES has the same names in this order. */
 enum loss {
 	LOST_ALLOCS_FULL = 0,
@@ -85,6 +126,8 @@ enum loss {
 	LOST_UNMATCHED_UNMAPS,
 	LOST_MAPPING_ENDS_FULL,
 	LOST_UNREAD_RESULTS,
+	LOST_QUESTIONS_FULL,
+	LOST_RULES_FULL,	/* counted by user space */
 	LOSS_COUNT,
 };
 
@@ -92,6 +135,8 @@ _Static_assert(sizeof(struct config) == 104, "layout.py: CONFIG");
 _Static_assert(sizeof(struct block_key) == 16, "layout.py: BLOCK_KEY");
 _Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
 _Static_assert(sizeof(struct stack_stats) == 40, "layout.py: STACK_STATS");
+_Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
+_Static_assert(sizeof(struct question) == 32, "layout.py: QUESTION");
 _Static_assert(sizeof(struct stack) == 1024, "layout.py: STACK");
 
 #endif

@@ -8,15 +8,38 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
-    """System call numbers that the C library has no wrapper for."""
+class Registers:
+    """DWARF's register numbers that unwinding speaks of."""
 
+    stack_pointer: int
+    frame_pointer: int
+    return_address: int
+    saved: tuple[int, ...]
+    """Registers that a callee saves, the frame pointer first, in the order of the BPF side's
+    ``frame_rule.slots``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One kind of processor."""
+
+    elf_machine: str
     sys_bpf: int
     sys_perf_event_open: int
+    registers: Registers
 
 
-ARCHITECTURES = {"x86_64": Architecture(sys_bpf=321, sys_perf_event_open=298)}
-"""By the machine name of uname(2); numbers from arch/x86/entry/syscalls/syscall_64.tbl."""
+ARCHITECTURES = {
+    "x86_64": Architecture(
+        elf_machine="EM_X86_64",
+        # arch/x86/entry/syscalls/syscall_64.tbl; the C library has no wrapper for these two
+        sys_bpf=321,
+        sys_perf_event_open=298,
+        # rbp; rbx, r12 to r15 (System V ABI x86-64, figure 3.36)
+        registers=Registers(7, 6, 16, saved=(6, 3, 12, 13, 14, 15)),
+    )
+}
+"""By the machine name of uname(2)."""
 
 
 def this_machine() -> Architecture | None:

@@ -42,11 +42,24 @@ STACK_STATS = np.dtype(
 )
 STACK = np.dtype([("depth", "u4"), ("truncated", "u4"), ("pc", "u8", (STACK_DEPTH_MAX,))])
 
+SAVED_REGISTERS = 6
+FRAME_RULE = np.dtype(
+    [
+        ("cfa_offset", "i4"),
+        ("load_offset", "i4"),
+        ("base", "u1"),
+        ("flags", "u1"),
+        ("slots", "u1", (SAVED_REGISTERS,)),
+    ]
+)
+QUESTION = np.dtype([("pc", "u8"), ("sp", "u8"), ("bp", "u8"), ("pid", "u4"), ("zero", "u4")])
+
 STRUCTURES: dict[str, np.dtype[Any]] = {
     "config": CONFIG,
     "blocks": BLOCK,
     "stack_stats": STACK_STATS,
     "stacks": STACK,
+    "frame_rules": FRAME_RULE,
 }
 """The structure of each map's values."""
 

@@ -11,17 +11,19 @@ from leaktop.model import LOSSES, Counters, Filters, Frame, Site, Snapshot, Stac
 from leaktop.modules import Location
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.arch import this_machine
+from leaktop.tracer.arch import Architecture, this_machine
 from leaktop.tracer.attach import Attached, choose
 from leaktop.tracer.blocks import Held, detail_of, held_by_stack
 from leaktop.tracer.loader import Capacity, Program
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import NO_TARGET, Allocator, TargetProcess
+from leaktop.tracer.unwind import Unwinder
 
 _NS = 1e-9
-_FOLLOW_S = 0.02
-"""How long calls are only followed: those under way when probes were attached return meanwhile."""
+_FOLLOW_S, _FOLLOW_MOST_S = 0.05, 0.6
+"""Calls are only followed until no code address has been new for this long, or for the longest
+time: their stacks' rules come in, and calls under way when probes were attached return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class LiveSource:
         self._symbolizer = Symbolizer()
         self._stacks: dict[int, _Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
         self._program: Program | None = None
+        self._unwinder: Unwinder | None = None
         self._attached = Attached()
         self._allocators: list[Allocator] = []
         self._trampoline = 0
@@ -144,6 +147,9 @@ class LiveSource:
     def close(self) -> None:
         """Detach, free the kernel's maps, close the target's files."""
         self._attached.close()
+        if self._unwinder is not None:
+            self._unwinder.stop()
+            self._unwinder = None
         if self._program is not None:
             self._program.close()
             self._program = None
@@ -161,7 +167,7 @@ class LiveSource:
         program = self._program = Program(self._capacity)
         unfiled = np.zeros((), layout.STACK_STATS)
         program.stack_stats.update(layout.STACK_ID_UNFILED, unfiled)
-        self._attach(progress)
+        self._attach(arch, progress)
         if self._process.why_over():
             raise TracerError(
                 f"process {self._process.pid} exited while leaktop was attaching",
@@ -169,14 +175,16 @@ class LiveSource:
             )
         self._process.refresh()
         self._trampoline = self._process.trampoline
+        self._unwinder = Unwinder(self._process, program, arch, self._capacity.rules)
+        self._unwinder.start()
+        progress("learning the stacks of the allocator's callers")
         self._configure(program, layout.PHASE_FOLLOW)
-        time.sleep(_FOLLOW_S)
+        self._unwinder.wait_until_quiet(_FOLLOW_S, _FOLLOW_MOST_S)
         self._started_ns = time.monotonic_ns()
         self._configure(program)
 
-    def _attach(self, progress: Callable[[str], None]) -> None:
-        program, arch = self._running(), this_machine()
-        assert arch is not None
+    def _attach(self, arch: Architecture, progress: Callable[[str], None]) -> None:
+        program = self._running()
         attacher = choose(program, arch)
         for allocator in self._allocators:
             count = len(allocator.functions)

@@ -8,7 +8,7 @@ import ctypes as ct
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +28,11 @@ MAPPINGS_MAX = 65536
 """Live mappings whose end is known; the kernel's own limit for a process is about as high
 (vm.max_map_count)."""
 
+RULES_ASKED_MAX = 8192
+"""Questions that are not answered yet; an LRU."""
+QUESTIONS_PAGES = 16
+"""Pages of the ring that questions come through: some thousand of them."""
+
 _PACKAGES = {
     "debian": "apt install python3-bpfcc",
     "ubuntu": "apt install python3-bpfcc",
@@ -46,6 +51,8 @@ class Capacity:
 
     allocs: int = 1_000_000
     stacks: int = 16_384
+    rules: int = 65_536
+    """Call-frame rules, one for each code address on a stack."""
 
 
 class BpfMap:
@@ -80,6 +87,11 @@ class BpfMap:
         values = np.array([value], self._value)
         if self._lib.bpf_update_elem(self._fd, keys.ctypes.data, values.ctypes.data, 0) != 0:
             raise self._failed("written")
+
+    def delete(self, key: Any) -> None:
+        """Take out the entry under a key, if there is one."""
+        keys = np.array([key], self._key)
+        self._lib.bpf_delete_elem(self._fd, keys.ctypes.data)
 
     def chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Yield (keys, values) until every entry was seen once, some thousands at a time.
@@ -170,11 +182,14 @@ class Program:
             f"-DSTACKS_MAX={capacity.stacks}",
             f"-DTHREADS_MAX={THREADS_MAX}",
             f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
-            f"-DPAGE_BYTES={os.sysconf('SC_PAGE_SIZE')}ULL",
+            f"-DRULES_MAX={capacity.rules}",
+            f"-DRULES_ASKED_MAX={RULES_ASKED_MAX}",
+            f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
+            f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
         ]
         with _captured_stderr() as said:
             try:
-                self._bpf = bcc.BPF(src_file=str(BPF_SOURCE / "memleak.bpf.c"), cflags=flags)
+                self._bpf = bcc.BPF(text=_source(), cflags=flags)
             except Exception as error:
                 raise TracerError(why_not_compiled(said(), error), exit_code=3) from None
         self._lib = bcc.libbcc.lib
@@ -185,6 +200,8 @@ class Program:
         self.blocks = self._map("blocks", layout.BLOCK_KEY)
         self.stack_stats = self._map("stack_stats", layout.STACK_ID)
         self.stacks = self._map("stacks", layout.STACK_ID)
+        self.frame_rules = self._map("frame_rules", layout.BLOCK_KEY)
+        self.rules_asked = self._map("rules_asked", layout.BLOCK_KEY, np.dtype("u4"))
 
     def load(self, function: str, attach_type: int) -> int:
         """Load one program for a kind of attachment and return its descriptor, which stays ours.
@@ -209,6 +226,19 @@ class Program:
         if loaded is not None:
             os.close(loaded.fd)
 
+    def open_questions(self, answer: Callable[[bytes], None]) -> None:
+        """Call ``answer`` with each ``struct question`` that ``poll_questions`` finds."""
+
+        def on_question(_context: object, data: int, size: int) -> int:
+            answer(ct.string_at(data, size))
+            return 0
+
+        self._bpf[b"questions"].open_ring_buffer(on_question)
+
+    def poll_questions(self, timeout_s: float) -> None:
+        """Wait for questions, this long at most, and take all that are there."""
+        self._bpf.ring_buffer_poll(int(timeout_s * 1000))
+
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
         if not self._closed:
@@ -221,6 +251,20 @@ class Program:
             layout.check(name, [field[0] for field in table.Leaf._fields_], ct.sizeof(table.Leaf))
             value = layout.STRUCTURES[name]
         return BpfMap(self._lib, table.map_fd, name, key, value)
+
+
+def _source() -> str:
+    # bcc rewrites map operations in the main file only, so its parts are put together here
+    main = (BPF_SOURCE / "memleak.bpf.c").read_text()
+    for part in BPF_SOURCE.glob("*.bpf.h"):
+        line = f'#include "{part.name}"\n'
+        before, _, after = main.partition(line)
+        resume = before.count("\n") + 2
+        main = (
+            f'{before}#line 1 "{part.name}"\n{part.read_text()}\n'
+            f'#line {resume} "memleak.bpf.c"\n{after}'
+        )
+    return f'#line 1 "memleak.bpf.c"\n{main}'
 
 
 def _import_bcc() -> ModuleType:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,27 @@ class Allocator:
     end: int
 
 
+class _Mapped:
+    """The mappings at one moment, never changed: threads share it."""
+
+    def __init__(self, mappings: tuple[procfs.Mapping, ...]) -> None:
+        self.mappings = mappings
+        self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
+
+    def at(self, address: int) -> procfs.Mapping | None:
+        """Return the mapping that an address lies in."""
+        if not 0 <= address < 2**64:
+            return None
+        index = int(np.searchsorted(self._starts, np.uint64(address), side="right")) - 1
+        if index < 0 or address >= self.mappings[index].end:
+            return None
+        return self.mappings[index]
+
+
 class TargetProcess:
     """One process, held so that a later one of the same PID is never taken for it.
 
+    Any thread may call, but for ``close``.
     Raises TracerError (exit code 4) where there is no such process or it has no memory of its own.
     """
 
@@ -62,8 +81,8 @@ class TargetProcess:
             self._pidfd = os.pidfd_open(pid)
         except OSError as error:
             raise self._gone() from error
-        self._mappings: list[procfs.Mapping] = []
-        self._starts = np.empty(0, np.uint64)
+        self._mapped = _Mapped(())
+        self._lock = threading.Lock()
         self._modules: dict[tuple[str, int, str], Module] = {}
 
     def why_over(self) -> str | None:
@@ -99,10 +118,9 @@ class TargetProcess:
             ) from None
         except OSError:
             return
-        mappings = list(procfs.parse_maps(text))
+        mappings = tuple(procfs.parse_maps(text))
         if mappings:
-            self._mappings = mappings
-            self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
+            self._mapped = _Mapped(mappings)
 
     @property
     def trampoline(self) -> int:
@@ -111,7 +129,16 @@ class TargetProcess:
         It is the first slot of the area named [uprobes] (kernel/events/uprobes.c,
         uprobe_get_trampoline_vaddr).
         """
-        return next((m.start for m in self._mappings if m.path == _UPROBES), 0)
+        return next((m.start for m in self._mapped.mappings if m.path == _UPROBES), 0)
+
+    def code_ranges(self) -> frozenset[tuple[int, int]]:
+        """Return (start, end) of all mappings that hold code."""
+        return frozenset((m.start, m.end) for m in self._mapped.mappings if m.executable)
+
+    def is_code(self, address: int) -> bool:
+        """Whether code can run at an address."""
+        mapping = self._mapped.at(address)
+        return mapping is not None and mapping.executable
 
     def locate(self, addresses: Iterable[int]) -> list[Location]:
         """Return module and offset of code addresses, by the mappings of the last refresh."""
@@ -119,7 +146,7 @@ class TargetProcess:
 
     def knows(self, addresses: Iterable[int]) -> bool:
         """Whether every address lies in a mapping of the last refresh."""
-        return all(self._mapping_at(address) is not None for address in addresses)
+        return all(self._mapped.at(address) is not None for address in addresses)
 
     def allocators(self, progress: Callable[[str], None]) -> list[Allocator]:
         """Return the files in the target that define an allocator. Raises TracerError for none."""
@@ -174,22 +201,16 @@ class TargetProcess:
             exit_code=NO_TARGET,
         )
 
-    def _mapping_at(self, address: int) -> procfs.Mapping | None:
-        index = int(np.searchsorted(self._starts, address, side="right")) - 1
-        if index < 0 or address >= self._mappings[index].end:
-            return None
-        return self._mappings[index]
-
     def _locate(self, address: int) -> Location:
         # a return address may lie just past the code of its mapping: the call lies inside
-        mapping = self._mapping_at(address - 1)
+        mapping = self._mapped.at(address - 1)
         if mapping is None or not mapping.path:
             return Location(address, None, FileOffset(0))
         return Location.in_mapping(address, mapping, self._module(mapping))
 
     def _code_files(self) -> Iterable[procfs.Mapping]:
         seen = set()
-        for mapping in self._mappings:
+        for mapping in self._mapped.mappings:
             identity = (mapping.device, mapping.inode)
             if mapping.executable and mapping.file_backed and identity not in seen:
                 seen.add(identity)
@@ -197,11 +218,12 @@ class TargetProcess:
 
     def _module(self, mapping: procfs.Mapping) -> Module:
         key = (mapping.device, mapping.inode, mapping.path)
-        if key not in self._modules:
-            if len(self._modules) >= _MODULES_MAX:
-                self._modules.pop(next(iter(self._modules)))
-            self._modules[key] = open_module(self.pid, mapping)
-        return self._modules[key]
+        with self._lock:
+            if key not in self._modules:
+                if len(self._modules) >= _MODULES_MAX:
+                    self._modules.pop(next(iter(self._modules)))
+                self._modules[key] = open_module(self.pid, mapping)
+            return self._modules[key]
 
     def _allocator(
         self, mapping: procfs.Mapping, module: Module, functions: dict[str, FileOffset]

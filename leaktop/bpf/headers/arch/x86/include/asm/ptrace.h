@@ -10,4 +10,10 @@ struct pt_regs {
 	unsigned long ip, cs, flags, sp, ss;	/* pushed by the processor */
 };
 
+/* Offsets in struct ucontext, in bytes (arch/x86/include/uapi/asm/ucontext.h, sigcontext.h). */
+#define UCONTEXT_R12 72		/* r12, r13, r14, r15 */
+#define UCONTEXT_BP 120
+#define UCONTEXT_BX 128
+#define UCONTEXT_SP 160		/* sp, ip */
+
 #endif

@@ -1,0 +1,173 @@
+/* The stack step: walks the user stack with call-frame rules that user space hands down.
+ *
+ * Binaries without frame pointers say in .eh_frame how to leave each frame. User space reads it for
+ * the addresses that are asked for and no others, and answers with one rule an address. Frame
+ * pointers are one such rule: what code without call-frame information is left with. */
+/* Rules. key: (code address, process), value: how to leave a frame there. */
+BPF_TABLE("hash", struct block_key, struct frame_rule, frame_rules, RULES_MAX);
+/* Addresses asked for and not answered yet, so that each is asked once. key: (code address,
+ * process), value: unused. */
+BPF_TABLE("lru_hash", struct block_key, u32, rules_asked, RULES_ASKED_MAX);
+/* Questions, in order. */
+BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
+
+/* Where a walk is: the registers of the frame that it stands in. */
+struct walk {
+	u64 pc, sp, bp;
+	/* Stack address where each of the other saved registers lies; 0: it is still in the
+	 * register. Read only if a rule needs it, and few do. */
+	u64 saved_at[SAVED_REGISTERS - 1];
+};
+
+/* The value of a register that the callee saves, in the frame where the walk stands. */
+static __always_inline int saved_register(struct pt_regs *ctx, const struct walk *walk, u32 i,
+					  u64 *value)
+{
+	u64 at;
+
+	if (i == 0) {
+		*value = walk->bp;
+		return 0;
+	}
+	if (i >= SAVED_REGISTERS)
+		return -1;
+	at = walk->saved_at[i - 1];
+	if (at)
+		return bpf_probe_read_user(value, sizeof(*value), (void *)at);
+	switch (i) {	/* arch.py: Registers.saved */
+	case 1:
+		*value = ctx->bx;
+		return 0;
+	case 2:
+		*value = ctx->r12;
+		return 0;
+	case 3:
+		*value = ctx->r13;
+		return 0;
+	case 4:
+		*value = ctx->r14;
+		return 0;
+	}
+	*value = ctx->r15;
+	return 0;
+}
+
+/* Step out of a frame that the kernel made to run a signal handler: the registers of what was
+ * interrupted lie in its struct ucontext (arch/x86/include/uapi/asm/sigcontext.h). */
+static __always_inline int leave_signal_frame(struct walk *walk)
+{
+	u64 context = walk->sp;
+	u64 pair[2];	/* sp, ip */
+
+	if (bpf_probe_read_user(pair, sizeof(pair), (void *)(context + UCONTEXT_SP)))
+		return -1;
+	if (bpf_probe_read_user(&walk->bp, sizeof(u64), (void *)(context + UCONTEXT_BP)))
+		return -1;
+	walk->saved_at[0] = context + UCONTEXT_BX;
+	for (int i = 1; i < SAVED_REGISTERS - 1; i++)	/* r12..r15 lie in a row */
+		walk->saved_at[i] = context + UCONTEXT_R12 + (i - 1) * sizeof(u64);
+	walk->sp = pair[0];
+	/* it was interrupted at this address, not called from before it: rules are looked up, as
+	 * names are, for the byte before an address */
+	walk->pc = pair[1] + 1;
+	return 0;
+}
+
+/* Step out of one frame by its rule. 0: done. */
+static __always_inline int leave_frame(struct pt_regs *ctx, struct walk *walk,
+				       const struct frame_rule *rule)
+{
+	u64 cfa, from, pair[2];	/* pair: saved frame pointer, return address */
+
+	if (rule->base == BASE_SP)
+		cfa = walk->sp;
+	else if (saved_register(ctx, walk, rule->base - BASE_SAVED, &cfa))
+		return -1;
+	if (rule->flags & FLAG_LOADED &&
+	    bpf_probe_read_user(&cfa, sizeof(cfa), (void *)(cfa + rule->load_offset)))
+		return -1;
+	cfa += rule->cfa_offset;
+	if (cfa <= walk->sp)	/* a stack grows down; anything else would be a loop */
+		return -1;
+	from = rule->flags & FLAG_SLOTS_FROM_FP ? walk->bp : cfa;
+	for (int i = 1; i < SAVED_REGISTERS; i++) {
+		s32 slot = (s8)rule->slots[i];
+
+		if (slot == SLOT_LOST)
+			walk->saved_at[i - 1] = 1;	/* no address: reading it fails */
+		else if (slot != SLOT_SAME)
+			walk->saved_at[i - 1] = from + slot * 8;
+	}
+	if ((s8)rule->slots[0] == -2 && from == cfa) {	/* the frame pointer lies beside it */
+		if (bpf_probe_read_user(pair, sizeof(pair), (void *)(cfa - 16)))
+			return -1;
+		walk->bp = pair[0];
+		walk->pc = pair[1];
+	} else {
+		s32 slot = (s8)rule->slots[0];
+
+		if (bpf_probe_read_user(&walk->pc, sizeof(u64), (void *)(cfa - 8)))
+			return -1;
+		if (slot == SLOT_LOST)
+			walk->bp = 0;
+		else if (slot != SLOT_SAME &&
+			 bpf_probe_read_user(&walk->bp, sizeof(u64), (void *)(from + slot * 8)))
+			return -1;
+	}
+	walk->sp = cfa;
+	return 0;
+}
+
+static __always_inline void ask(const struct walk *walk, struct block_key *key)
+{
+	struct question question = {
+		.pc = walk->pc, .sp = walk->sp, .bp = walk->bp, .pid = key->pid,
+	};
+	u32 one = 1;
+
+	if (rules_asked.insert(key, &one))
+		return;
+	if (questions.ringbuf_output(&question, sizeof(question), 0)) {
+		rules_asked.delete(key);
+		lose(LOST_QUESTIONS_FULL);
+	}
+}
+
+/* Fill thread->stack with the stack of the caller of the function that is returning. */
+static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread)
+{
+	struct stack *stack = &thread->stack;
+	struct walk walk = {
+		.pc = PT_REGS_IP(ctx), .sp = PT_REGS_SP(ctx), .bp = PT_REGS_FP(ctx),
+	};
+	struct block_key key = key_of(0);
+	struct frame_rule *rule;
+	u32 depth = 0;
+
+	stack->truncated = 1;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
+		stack->pc[i] = walk.pc;
+		depth = i + 1;
+		key.address = walk.pc;
+		rule = frame_rules.lookup(&key);
+		if (!rule) {
+			ask(&walk, &key);
+			break;
+		}
+		if (rule->base == BASE_OUTERMOST) {
+			stack->truncated = 0;
+			break;
+		}
+		if (rule->base == BASE_UNKNOWN)
+			break;
+		if (rule->flags & FLAG_SIGNAL ? leave_signal_frame(&walk)
+					      : leave_frame(ctx, &walk, rule))
+			break;
+		if (!walk.pc) {	/* a stack that someone made by hand ends in 0 */
+			stack->truncated = 0;
+			break;
+		}
+	}
+	stack->depth = depth;
+}

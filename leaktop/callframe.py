@@ -1,0 +1,405 @@
+"""Call frame information: how to leave the frame of one address, from ``.eh_frame``.
+
+A file's ``.eh_frame_hdr`` holds a sorted table of functions; one binary search and the decoding of
+one entry answer a question, however large the file is. Formats: LSB Core 5.0, 10.6 (eh_frame and
+its header) and DWARF 5, 6.4 (the instructions). The bytes are hostile: every read is bounded, and
+what is wrong with them is a CallFrameError.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+_ENTRY_MAX = 1 << 20
+"""Bytes of one entry; the largest real ones have some ten thousand."""
+_STATES_MAX = 64
+"""Nested DW_CFA_remember_state."""
+_LEB_MAX = 10
+"""Bytes of a number of 64 bits in LEB128."""
+
+_U32 = 0xFFFFFFFF
+_U64 = 0xFFFFFFFFFFFFFFFF
+
+# pointer encodings, DW_EH_PE_*
+_ABSOLUTE, _OMIT = 0x00, 0xFF
+_ULEB, _U2, _U4, _U8, _SLEB, _S2, _S4, _S8 = 0x01, 0x02, 0x03, 0x04, 0x09, 0x0A, 0x0B, 0x0C
+_PC_RELATIVE, _DATA_RELATIVE, _INDIRECT = 0x10, 0x30, 0x80
+_TABLE_ENCODING = _DATA_RELATIVE | _S4
+_FIXED = {_ABSOLUTE: (8, False), _U2: (2, False), _U4: (4, False), _U8: (8, False)}
+_FIXED |= {_S2: (2, True), _S4: (4, True), _S8: (8, True)}
+
+
+class CallFrameError(Exception):
+    """The call frame information is damaged, or of a kind that no compiler writes."""
+
+
+class Kind(Enum):
+    """How a register of the caller is found; names as in DWARF 5, 6.4.1."""
+
+    UNDEFINED = "undefined"
+    SAME_VALUE = "same value"
+    OFFSET = "offset"
+    """Saved at CFA + value."""
+    VAL_OFFSET = "val_offset"
+    """Is CFA + value."""
+    REGISTER = "register"
+    """Is in the register numbered value."""
+    EXPRESSION = "expression"
+    """Saved at the address that the expression computes."""
+    VAL_EXPRESSION = "val_expression"
+    """Is what the expression computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where one register of the caller is."""
+
+    kind: Kind
+    value: int = 0
+    expression: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Cfa:
+    """The canonical frame address: a register and an offset, or an expression."""
+
+    register: int = 0
+    offset: int = 0
+    expression: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How to leave a frame at one address."""
+
+    cfa: Cfa
+    registers: Mapping[int, Rule]
+    """Registers without a rule keep their value."""
+    return_register: int
+    signal_frame: bool
+    """The caller was interrupted: its address is no return address."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """A common information entry."""
+
+    code_factor: int
+    data_factor: int
+    return_register: int
+    pointer_encoding: int
+    augmented: bool
+    signal_frame: bool
+    instructions: bytes
+
+
+class CallFrames:
+    """The call frame information of one file.
+
+    ``header`` are the bytes of ``.eh_frame_hdr``, which lies at ``address`` of the ELF file;
+    ``read(address, size)`` returns bytes of the file at an ELF address, as many as there are.
+    Raises CallFrameError where the header has no search table.
+    """
+
+    def __init__(self, address: int, header: bytes, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
+        self._commons: dict[int, _Common] = {}
+        cursor = Cursor(header, address)
+        version, frame_encoding, count_encoding, table_encoding = (cursor.u1() for _ in range(4))
+        if version != 1 or table_encoding != _TABLE_ENCODING or count_encoding == _OMIT:
+            raise CallFrameError(".eh_frame_hdr has no search table")
+        cursor.pointer(frame_encoding, address)
+        count = cursor.pointer(count_encoding, address)
+        pairs = np.frombuffer(header, "<i4", offset=cursor.position)
+        count = min(count, len(pairs) // 2)
+        self._table = pairs[: count * 2].reshape(count, 2)
+        self._base = address
+
+    def row(self, address: int) -> Row | None:
+        """Return the row for an ELF address, or None where no function is described.
+
+        Raises CallFrameError.
+        """
+        starts = self._table[:, 0]
+        relative = address - self._base
+        if not -(1 << 31) <= relative < 1 << 31:
+            return None
+        index = int(np.searchsorted(starts, relative, side="right")) - 1
+        if index < 0:
+            return None
+        return self._row_of(self._base + int(self._table[index, 1]), address)
+
+    def _row_of(self, entry: int, address: int) -> Row | None:
+        cursor = self._entry(entry)
+        pointer_at = cursor.address
+        distance = cursor.fixed(4)
+        if not distance:
+            raise CallFrameError("the search table leads to no function")
+        common = self._common(pointer_at - distance)
+        start = cursor.pointer(common.pointer_encoding, self._base)
+        # the length has the pointer's format but is relative to nothing
+        length = cursor.pointer(common.pointer_encoding & 0x0F, self._base)
+        if not start <= address < start + length:
+            return None
+        if common.augmented:
+            cursor.skip(cursor.uleb())
+        machine = _Machine(common, start, address)
+        machine.run(Cursor(common.instructions, 0))
+        machine.keep_initial()
+        machine.run(cursor)
+        return Row(machine.cfa, machine.registers, common.return_register, common.signal_frame)
+
+    def _entry(self, address: int) -> "Cursor":
+        head = Cursor(self._read(address, 12), address)
+        length = head.fixed(4)
+        if length == _U32:
+            raise CallFrameError("an entry in the 64-bit format")
+        if not 4 <= length <= _ENTRY_MAX:  # noqa: PLR2004
+            raise CallFrameError(f"an entry of {length} bytes")
+        return Cursor(self._read(address + 4, length), address + 4)
+
+    def _common(self, address: int) -> _Common:
+        if address not in self._commons:
+            self._commons[address] = _parse_common(self._entry(address), self._base)
+        return self._commons[address]
+
+
+def _parse_common(cursor: "Cursor", base: int) -> _Common:
+    if cursor.fixed(4):
+        raise CallFrameError("a function's common entry is none")
+    version = cursor.u1()
+    if version not in (1, 3, 4):
+        raise CallFrameError(f"a common entry of version {version}")
+    augmentation = cursor.text()
+    if version == 4:  # noqa: PLR2004
+        cursor.skip(2)  # sizes of an address and of a segment selector
+    code_factor, data_factor = cursor.uleb(), cursor.sleb()
+    return_register = cursor.u1() if version == 1 else cursor.uleb()
+    encoding, signal_frame = _ABSOLUTE, False
+    augmented = augmentation.startswith("z")
+    if augmented:
+        end = cursor.uleb()
+        end += cursor.position
+        for letter in augmentation[1:]:
+            if letter == "R":
+                encoding = cursor.u1()
+            elif letter == "S":
+                signal_frame = True
+            elif letter == "L":
+                cursor.u1()
+            elif letter == "P":
+                cursor.pointer(cursor.u1(), base)
+            elif letter != "B":
+                break  # what follows is not known, and its length says where it ends
+        cursor.skip(end - cursor.position)
+    elif augmentation:
+        raise CallFrameError(f"augmentation {augmentation!r}")
+    return _Common(
+        code_factor=code_factor,
+        data_factor=data_factor,
+        return_register=return_register,
+        pointer_encoding=encoding,
+        augmented=augmented,
+        signal_frame=signal_frame,
+        instructions=cursor.rest(),
+    )
+
+
+@dataclass(slots=True)
+class _Machine:
+    """Runs call frame instructions up to one address."""
+
+    common: _Common
+    location: int
+    address: int
+    cfa: Cfa = field(default_factory=Cfa)
+    registers: dict[int, Rule] = field(default_factory=dict)
+    _initial: dict[int, Rule] = field(default_factory=dict)
+    _states: list[tuple[Cfa, dict[int, Rule]]] = field(default_factory=list)
+
+    def keep_initial(self) -> None:
+        """Take the rules so far as those that DW_CFA_restore goes back to."""
+        self._initial = dict(self.registers)
+
+    def run(self, cursor: "Cursor") -> None:
+        """Run until the rules for the address are complete."""
+        while not cursor.at_end and self.location <= self.address:
+            opcode = cursor.u1()
+            high, low = opcode & 0xC0, opcode & 0x3F
+            if high == 0x40:  # DW_CFA_advance_loc
+                self._advance(low)
+            elif high == 0x80:  # DW_CFA_offset
+                self._offset(low, cursor.uleb())
+            elif high == 0xC0:  # DW_CFA_restore
+                self._restore(low)
+            else:
+                self._extended(opcode, cursor)
+
+    def _extended(self, opcode: int, cursor: "Cursor") -> None:
+        if opcode in (0x02, 0x03, 0x04):  # DW_CFA_advance_loc1, 2, 4
+            self._advance(cursor.fixed(1 << (opcode - 2)))
+        elif opcode in _CFA_INSTRUCTIONS:
+            _CFA_INSTRUCTIONS[opcode](self, cursor)
+        elif opcode in _REGISTER_INSTRUCTIONS:
+            _REGISTER_INSTRUCTIONS[opcode](self, cursor.uleb(), cursor)
+        elif opcode == 0x0A:  # DW_CFA_remember_state
+            if len(self._states) == _STATES_MAX:
+                raise CallFrameError("too many remembered states")
+            self._states.append((self.cfa, dict(self.registers)))
+        elif opcode == 0x0B:  # DW_CFA_restore_state
+            if not self._states:
+                raise CallFrameError("a state is restored that was not remembered")
+            self.cfa, self.registers = self._states.pop()
+        elif opcode == 0x2E:  # DW_CFA_GNU_args_size
+            cursor.uleb()
+        elif opcode == 0x01:  # DW_CFA_set_loc
+            self.location = cursor.pointer(self.common.pointer_encoding, 0)
+        elif opcode:  # DW_CFA_nop
+            raise CallFrameError(f"call frame instruction {opcode:#x}")
+
+    def _advance(self, delta: int) -> None:
+        self.location += delta * self.common.code_factor
+
+    def _offset(self, register: int, factored: int) -> None:
+        self.registers[register] = Rule(Kind.OFFSET, factored * self.common.data_factor)
+
+    def _restore(self, register: int) -> None:
+        if register in self._initial:
+            self.registers[register] = self._initial[register]
+        else:
+            self.registers.pop(register, None)
+
+    def _define_cfa(self, register: int, offset: int) -> None:
+        self.cfa = Cfa(register, offset)
+
+    def _set(self, register: int, kind: Kind, value: int = 0, expression: bytes = b"") -> None:
+        self.registers[register] = Rule(kind, value, expression)
+
+
+def _factored(machine: _Machine, value: int) -> int:
+    return value * machine.common.data_factor
+
+
+_CFA_INSTRUCTIONS: dict[int, Callable[[_Machine, "Cursor"], None]] = {
+    0x0C: lambda m, c: m._define_cfa(c.uleb(), c.uleb()),  # DW_CFA_def_cfa
+    0x0D: lambda m, c: m._define_cfa(c.uleb(), m.cfa.offset),  # def_cfa_register
+    0x0E: lambda m, c: m._define_cfa(m.cfa.register, c.uleb()),  # def_cfa_offset
+    0x0F: lambda m, c: setattr(m, "cfa", Cfa(expression=c.block())),  # def_cfa_expression
+    0x12: lambda m, c: m._define_cfa(c.uleb(), _factored(m, c.sleb())),  # def_cfa_sf
+    0x13: lambda m, c: m._define_cfa(m.cfa.register, _factored(m, c.sleb())),  # def_cfa_offset_sf
+}
+"""Instructions about the CFA."""
+
+_REGISTER_INSTRUCTIONS: dict[int, Callable[[_Machine, int, "Cursor"], None]] = {
+    0x05: lambda m, r, c: m._offset(r, c.uleb()),  # DW_CFA_offset_extended
+    0x06: lambda m, r, c: m._restore(r),  # restore_extended
+    0x07: lambda m, r, c: m._set(r, Kind.UNDEFINED),
+    0x08: lambda m, r, c: m._set(r, Kind.SAME_VALUE),
+    0x09: lambda m, r, c: m._set(r, Kind.REGISTER, c.uleb()),
+    0x10: lambda m, r, c: m._set(r, Kind.EXPRESSION, expression=c.block()),
+    0x11: lambda m, r, c: m._offset(r, c.sleb()),  # offset_extended_sf
+    0x14: lambda m, r, c: m._set(r, Kind.VAL_OFFSET, _factored(m, c.uleb())),
+    0x15: lambda m, r, c: m._set(r, Kind.VAL_OFFSET, _factored(m, c.sleb())),
+    0x16: lambda m, r, c: m._set(r, Kind.VAL_EXPRESSION, expression=c.block()),
+    0x2F: lambda m, r, c: m._offset(r, -c.uleb()),  # GNU_negative_offset_extended
+}
+"""Instructions about a register, whose number they begin with."""
+
+
+class Cursor:
+    """Reads numbers from bytes that lie at an ELF address; running out is a CallFrameError."""
+
+    def __init__(self, data: bytes, address: int) -> None:
+        self._data = data
+        self._start = address
+        self.position = 0
+
+    @property
+    def address(self) -> int:
+        """The ELF address of the next byte."""
+        return self._start + self.position
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing is left."""
+        return self.position >= len(self._data)
+
+    def skip(self, count: int) -> None:
+        """Pass over bytes."""
+        if count < 0:
+            raise CallFrameError("a length that leads backwards")
+        self._take(count)
+
+    def rest(self) -> bytes:
+        """Return what is left."""
+        return self._take(len(self._data) - self.position)
+
+    def u1(self) -> int:
+        """Return a byte."""
+        return self._take(1)[0]
+
+    def fixed(self, size: int, *, signed: bool = False) -> int:
+        """Return a number of so many bytes."""
+        return int.from_bytes(self._take(size), "little", signed=signed)
+
+    def uleb(self) -> int:
+        """Return a ULEB128 number."""
+        return self._leb()[0]
+
+    def sleb(self) -> int:
+        """Return an SLEB128 number."""
+        value, bits, negative = self._leb()
+        return value - (1 << bits) if negative else value
+
+    def block(self) -> bytes:
+        """Return a block that its length precedes."""
+        return self._take(self.uleb())
+
+    def text(self) -> str:
+        """Return a text that a zero byte ends."""
+        end = self._data.find(b"\0", self.position)
+        if end < 0:
+            raise CallFrameError("a text without an end")
+        text = self._take(end - self.position)
+        self.skip(1)
+        return text.decode("latin-1")
+
+    def pointer(self, encoding: int, data_base: int) -> int:
+        """Return a pointer in a DW_EH_PE encoding."""
+        at, form, relative = self.address, encoding & 0x0F, encoding & 0x70
+        if encoding & _INDIRECT or relative not in (0, _PC_RELATIVE, _DATA_RELATIVE):
+            if encoding != _OMIT and form in _FIXED:
+                self.skip(_FIXED[form][0])
+                return 0  # a personality routine's, which is not looked at
+            raise CallFrameError(f"pointer encoding {encoding:#x}")
+        if form == _ULEB:
+            value = self.uleb()
+        elif form == _SLEB:
+            value = self.sleb()
+        elif form in _FIXED:
+            size, signed = _FIXED[form]
+            value = self.fixed(size, signed=signed)
+        else:
+            raise CallFrameError(f"pointer encoding {encoding:#x}")
+        base = {0: 0, _PC_RELATIVE: at, _DATA_RELATIVE: data_base}[relative]
+        return (value + base) & _U64
+
+    def _leb(self) -> tuple[int, int, bool]:
+        value = bits = 0
+        for _ in range(_LEB_MAX):
+            byte = self.u1()
+            value |= (byte & 0x7F) << bits
+            bits += 7
+            if not byte & 0x80:
+                return value, bits, bool(byte & 0x40)
+        raise CallFrameError("a number of more than 64 bits")
+
+    def _take(self, count: int) -> bytes:
+        end = self.position + count
+        if end > len(self._data):
+            raise CallFrameError("cut short")
+        taken = self._data[self.position : end]
+        self.position = end
+        return taken

@@ -1,0 +1,234 @@
+"""Answers the kernel side's questions: how to leave the frame of a code address.
+
+The kernel walks stacks with one rule for each code address (``bpf/unwind.bpf.h``) and asks for
+those it has not got. A thread of its own answers within milliseconds from the module's call frame
+information, and walks on along the same stack, so that one question brings in the rules of a
+whole stack.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from leaktop.callframe import CallFrameError, CallFrames
+from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.model import LOSSES
+from leaktop.modules import Location, Module
+from leaktop.tracer import TracerError, layout
+from leaktop.tracer.arch import Architecture
+from leaktop.tracer.frame_rules import (
+    BASE_SAVED,
+    BASE_SP,
+    FLAG_LOADED,
+    FLAG_SIGNAL,
+    FLAG_SLOTS_FROM_FP,
+    FRAME_POINTER,
+    SLOT_LOST,
+    SLOT_SAME,
+    UNKNOWN,
+    FrameRule,
+    rule_of,
+)
+from leaktop.tracer.loader import Program
+from leaktop.tracer.target import TargetProcess
+
+_POLL_S = 0.2
+_REFRESH_S = 1.0
+"""How often mappings are compared, so that rules go with the code that they were for."""
+_WORD = 8
+_RULES_FULL = list(LOSSES).index("rules_full")
+
+
+class CallFrameRules:
+    """Rules by location in a module; modules are read once. For one thread."""
+
+    def __init__(self, arch: Architecture) -> None:
+        self._arch = arch
+        self._modules: dict[tuple[object, ...], _Frames | None] = {}
+
+    def rule(self, location: Location) -> FrameRule:
+        """Return the rule for a code address; code that says nothing has a frame pointer's."""
+        if location.module is None:
+            return FRAME_POINTER
+        frames = self._frames(location.module)
+        if frames is None:
+            return FRAME_POINTER
+        # a return address may be the first of another function: its call lies before it
+        address = frames.elf.address_of(FileOffset(location.offset - 1))
+        if address is None:
+            return FRAME_POINTER
+        try:
+            row = frames.frames.row(address)
+        except (CallFrameError, ElfError):
+            return UNKNOWN
+        return FRAME_POINTER if row is None else rule_of(row, address, self._arch.registers)
+
+    def _frames(self, module: Module) -> "_Frames | None":
+        if module.identity not in self._modules:
+            found = None
+            with contextlib.suppress(ElfError, CallFrameError):
+                found = _open_frames(module, self._arch)
+            self._modules[module.identity] = found
+        return self._modules[module.identity]
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    elf: ElfFile
+    frames: CallFrames
+
+
+def _open_frames(module: Module, arch: Architecture) -> _Frames | None:
+    elf = module.open_elf()
+    header = elf.eh_frame_header()
+    if header is None or elf.machine != arch.elf_machine:
+        return None
+    address, data = header
+    return _Frames(
+        elf, CallFrames(address, data, lambda at, size: elf.read_at(ElfAddress(at), size))
+    )
+
+
+class Unwinder:
+    """The thread that answers, for one process."""
+
+    def __init__(
+        self, process: TargetProcess, program: Program, arch: Architecture, capacity: int
+    ) -> None:
+        self._process = process
+        self._program = program
+        self._registers = arch.registers
+        self._book = CallFrameRules(arch)
+        self._capacity = capacity
+        self._given: dict[int, FrameRule] = {}
+        self._kernel_pid = 0  # the process as the kernel side numbers it
+        self._questions: list[np.void] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._memory = -1
+        self._code: frozenset[tuple[int, int]] = frozenset()
+        self._refused = 0
+        self.last_question = 0.0
+        """time.monotonic() of the last question."""
+
+    def start(self) -> None:
+        """Begin to answer."""
+        with contextlib.suppress(OSError):
+            self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._code = self._process.code_ranges()
+        self._program.open_questions(self._take)
+        self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering; safe to call twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+    def wait_until_quiet(self, quiet_s: float, most_s: float) -> None:
+        """Return once no question has come for a while, or after the longest time."""
+        end = time.monotonic() + most_s
+        since = time.monotonic()
+        while time.monotonic() < end:
+            left = max(self.last_question, since) + quiet_s - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(left)
+
+    def _take(self, data: bytes) -> None:
+        self._questions.append(np.frombuffer(data, layout.QUESTION, 1)[0])
+
+    def _run(self) -> None:
+        refreshed = time.monotonic()
+        while not self._stop.is_set():
+            self._program.poll_questions(_POLL_S)
+            questions, self._questions = self._questions, []
+            with contextlib.suppress(TracerError):
+                for question in questions:
+                    self.last_question = time.monotonic()
+                    self._answer(question)
+                if time.monotonic() - refreshed > _REFRESH_S:
+                    refreshed = time.monotonic()
+                    self._drop_rules_of_changed_code()
+
+    def _answer(self, question: np.void) -> None:
+        """Give the rule that is asked for, and those further out on the same stack.
+
+        The process runs on meanwhile, so the rest of its stack may be another by now: at worst
+        rules go down that nobody needs.
+        """
+        self._kernel_pid = int(question["pid"])
+        pc, sp, fp = (int(question[name]) for name in ("pc", "sp", "bp"))
+        for _ in range(layout.STACK_DEPTH_MAX):
+            following = self._step(self._give(pc), sp, fp)
+            if following is None:
+                return
+            pc, sp, fp = following
+
+    def _give(self, pc: int) -> FrameRule:
+        known = self._given.get(pc)
+        if known is not None:
+            return known
+        rule = self._rule(pc)
+        if len(self._given) >= self._capacity:
+            self._refused += 1
+            self._program.losses.update(_RULES_FULL, self._refused)
+            return rule
+        key = (pc, self._kernel_pid, 0)
+        value = (rule.cfa_offset, rule.load_offset, rule.base, rule.flags, _bytes(rule.slots))
+        self._program.frame_rules.update(key, value)
+        self._program.rules_asked.delete(key)
+        self._given[pc] = rule
+        return rule
+
+    def _rule(self, pc: int) -> FrameRule:
+        if not self._process.is_code(pc - 1):
+            self._process.refresh()
+            if not self._process.is_code(pc - 1):
+                return UNKNOWN
+        return self._book.rule(self._process.locate([pc])[0])
+
+    def _step(self, rule: FrameRule, sp: int, fp: int) -> tuple[int, int, int] | None:
+        """Leave a frame as the kernel side does, as far as sp and fp are enough for it."""
+        if rule.base not in (BASE_SP, BASE_SAVED) or rule.flags & FLAG_SIGNAL:
+            return None
+        cfa = sp if rule.base == BASE_SP else fp
+        if rule.flags & FLAG_LOADED:
+            cfa = self._word(cfa + rule.load_offset)
+        cfa += rule.cfa_offset
+        slot = rule.slots[0]
+        if cfa <= sp or slot == SLOT_LOST:
+            return None
+        if slot != SLOT_SAME:
+            fp = self._word((fp if rule.flags & FLAG_SLOTS_FROM_FP else cfa) + slot * _WORD)
+        pc = self._word(cfa - _WORD)
+        return (pc, cfa, fp) if pc else None
+
+    def _word(self, address: int) -> int:
+        with contextlib.suppress(OSError, OverflowError):
+            return int.from_bytes(os.pread(self._memory, _WORD, address), "little")
+        return 0
+
+    def _drop_rules_of_changed_code(self) -> None:
+        self._process.refresh()
+        code = self._process.code_ranges()
+        changed, self._code = code ^ self._code, code
+        if not changed:
+            return
+        for pc in list(self._given):
+            if any(start < pc <= end for start, end in changed):
+                del self._given[pc]
+                self._program.frame_rules.delete((pc, self._kernel_pid, 0))
+
+
+def _bytes(slots: tuple[int, ...]) -> list[int]:
+    return [slot & 0xFF for slot in slots]
