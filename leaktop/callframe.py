@@ -12,6 +12,8 @@ from enum import Enum
 
 import numpy as np
 
+from leaktop.elf import ElfAddress, ElfFile
+
 _ENTRY_MAX = 1 << 20
 """Bytes of one entry; the largest real ones have some ten thousand."""
 _STATES_MAX = 64
@@ -95,6 +97,16 @@ class _Common:
     instructions: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A frame description entry; its instructions can be read once."""
+
+    common: _Common
+    start: int
+    size: int
+    instructions: "Cursor"
+
+
 class CallFrames:
     """The call frame information of one file.
 
@@ -122,16 +134,35 @@ class CallFrames:
 
         Raises CallFrameError.
         """
-        starts = self._table[:, 0]
+        function = self._function(address)
+        if function is None:
+            return None
+        common = function.common
+        machine = _Machine(common, function.start, address)
+        machine.run(Cursor(common.instructions, 0))
+        machine.keep_initial()
+        machine.run(function.instructions)
+        return Row(machine.cfa, machine.registers, common.return_register, common.signal_frame)
+
+    def extent(self, address: int) -> tuple[int, int] | None:
+        """Return start and size in bytes of the function, or the part of one, at an ELF address.
+
+        Raises CallFrameError.
+        """
+        function = self._function(address)
+        return None if function is None else (function.start, function.size)
+
+    def _function(self, address: int) -> "_Function | None":
         relative = address - self._base
         if not -(1 << 31) <= relative < 1 << 31:
             return None
-        index = int(np.searchsorted(starts, relative, side="right")) - 1
+        index = int(np.searchsorted(self._table[:, 0], relative, side="right")) - 1
         if index < 0:
             return None
-        return self._row_of(self._base + int(self._table[index, 1]), address)
+        function = self._parse_function(self._base + int(self._table[index, 1]))
+        return function if 0 <= address - function.start < function.size else None
 
-    def _row_of(self, entry: int, address: int) -> Row | None:
+    def _parse_function(self, entry: int) -> "_Function":
         cursor = self._entry(entry)
         pointer_at = cursor.address
         distance = cursor.fixed(4)
@@ -140,16 +171,10 @@ class CallFrames:
         common = self._common(pointer_at - distance)
         start = cursor.pointer(common.pointer_encoding, self._base)
         # the length has the pointer's format but is relative to nothing
-        length = cursor.pointer(common.pointer_encoding & 0x0F, self._base)
-        if not start <= address < start + length:
-            return None
+        size = cursor.pointer(common.pointer_encoding & 0x0F, self._base)
         if common.augmented:
             cursor.skip(cursor.uleb())
-        machine = _Machine(common, start, address)
-        machine.run(Cursor(common.instructions, 0))
-        machine.keep_initial()
-        machine.run(cursor)
-        return Row(machine.cfa, machine.registers, common.return_register, common.signal_frame)
+        return _Function(common, start, size, cursor)
 
     def _entry(self, address: int) -> "Cursor":
         head = Cursor(self._read(address, 12), address)
@@ -164,6 +189,17 @@ class CallFrames:
         if address not in self._commons:
             self._commons[address] = _parse_common(self._entry(address), self._base)
         return self._commons[address]
+
+
+def call_frames_of(elf: ElfFile) -> CallFrames | None:
+    """Return the call frame information of a file, None where it has no .eh_frame_hdr.
+
+    Raises ElfError and CallFrameError.
+    """
+    header = elf.eh_frame_header()
+    if header is None:
+        return None
+    return CallFrames(*header, lambda address, size: elf.read_at(ElfAddress(address), size))
 
 
 def _parse_common(cursor: "Cursor", base: int) -> _Common:

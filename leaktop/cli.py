@@ -95,6 +95,17 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
         "each tick then reads every live block",
     )
     add(
+        "-O",
+        "--object",
+        metavar="PATH",
+        help="trace the allocator of this file only, as the process maps it",
+    )
+    add(
+        "--symbols-prefix",
+        metavar="PREFIX",
+        help="the allocator's functions begin so: je_ for je_malloc",
+    )
+    add(
         "--max-allocs",
         type=_whole(1, CAPACITY_MAX),
         default=1_000_000,
@@ -217,11 +228,13 @@ def _filters(options: argparse.Namespace) -> Filters:
 
 
 def _live_source(options: argparse.Namespace) -> Source:
+    from leaktop.tracer.allocators import Choice  # noqa: PLC0415
     from leaktop.tracer.live import LiveSource  # noqa: PLC0415
     from leaktop.tracer.loader import Capacity  # noqa: PLC0415
 
     capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
-    return LiveSource(options.pid, _filters(options), capacity)
+    choice = Choice(file=options.object, prefix=options.symbols_prefix)
+    return LiveSource(options.pid, _filters(options), capacity, choice)
 
 
 def _run_batch(source: Source, options: argparse.Namespace) -> int:

@@ -24,7 +24,8 @@ struct call {
 	u64 old_address;	/* realloc, mremap: the block that goes if the call succeeds */
 	struct block old;	/* that block, taken out of `blocks` while the call runs */
 	u32 old_held;		/* 1: `old` is valid */
-	u32 fixed;		/* 1: mmap with MAP_FIXED */
+	u16 fixed;		/* 1: mmap with MAP_FIXED */
+	u16 exits_at_ret;	/* 1: its end is seen at its ret instructions, not by a return probe */
 	u64 rest;		/* mremap of a mapping's head: bytes of it that stayed behind */
 };
 
@@ -327,6 +328,7 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 	call->weight = weight_of(size, settings);
 	call->old_held = 0;
 	call->fixed = 0;
+	call->exits_at_ret = 0;
 	call->rest = 0;
 	return call;
 }
@@ -408,10 +410,10 @@ static __always_inline void settle_old(struct call *call, u64 address)
 	count_free(&call->old, call->old.size, !call->rest);
 }
 
-/* Count a new block under the stack of the caller; before counting begins, only take the stack,
- * so that the rules for it are there by then. */
-static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 address,
-				    int counting)
+/* Count a new block under the stack of the caller, who goes on at `pc` with `sp`; before counting
+ * begins, only take the stack, so that the rules for it are there by then. */
+static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp,
+				    u64 address, int counting)
 {
 	struct call *call = &thread->call;
 	struct block block = {
@@ -422,7 +424,7 @@ static __always_inline void account(struct pt_regs *ctx, struct thread *thread, 
 	};
 	struct stack_stats *stats;
 
-	take_stack(ctx, thread);
+	take_stack(ctx, thread, pc, sp);
 	if (!counting)
 		return;
 	if (thread->stack.truncated)
@@ -437,6 +439,15 @@ static __always_inline void account(struct pt_regs *ctx, struct thread *thread, 
 int on_malloc(struct pt_regs *ctx)	/* malloc, valloc, pvalloc (size) */
 {
 	enter(ctx, CALL_MALLOC, PT_REGS_PARM1(ctx));
+	return 0;
+}
+
+int on_new(struct pt_regs *ctx)	/* operator new (size), which an exception may end */
+{
+	struct call *call = enter(ctx, CALL_MALLOC, PT_REGS_PARM1(ctx));
+
+	if (call)
+		call->exits_at_ret = 1;
 	return 0;
 }
 
@@ -513,6 +524,7 @@ int on_return(struct pt_regs *ctx)
 {
 	u32 zero = 0;
 	u64 id = bpf_get_current_pid_tgid(), address;
+	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx);
 	struct config *settings = config.lookup(&zero);
 	struct thread *thread = threads.lookup(&id);
 	struct call *call;
@@ -525,16 +537,20 @@ int on_return(struct pt_regs *ctx)
 		return 0;
 	}
 	call = &thread->call;
-	/* `ret` has taken the return address off; another sp is that of a call inside */
-	if (!call->sp || call->sp + sizeof(u64) != PT_REGS_SP(ctx))
+	/* another sp is that of a call inside, or of a ret that another call jumped to */
+	if (!call->sp || sp != call->sp + (call->exits_at_ret ? 0 : sizeof(u64)))
 		return 0;
 	call->sp = 0;
+	if (call->exits_at_ret) {	/* about to take the return address off */
+		bpf_probe_read_user(&pc, sizeof(pc), (void *)sp);
+		sp += sizeof(u64);
+	}
 	address = result_of(ctx, call);
 	settle_old(call, address);
 	if (address && call->fixed)
 		unmap(address, call->size);
 	if (address && call->weight)
-		account(ctx, thread, address, settings->phase == PHASE_COUNT);
+		account(ctx, thread, pc, sp, address, settings->phase == PHASE_COUNT);
 	return 0;
 }
 

@@ -133,13 +133,12 @@ static __always_inline void ask(const struct walk *walk, struct block_key *key)
 	}
 }
 
-/* Fill thread->stack with the stack of the caller of the function that is returning. */
-static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread)
+/* Fill thread->stack with the stack that begins at `pc` and `sp`: the caller of a function that is
+ * returning, so that all registers which it had to save have the caller's values again. */
+static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp)
 {
 	struct stack *stack = &thread->stack;
-	struct walk walk = {
-		.pc = PT_REGS_IP(ctx), .sp = PT_REGS_SP(ctx), .bp = PT_REGS_FP(ctx),
-	};
+	struct walk walk = { .pc = pc, .sp = sp, .bp = PT_REGS_FP(ctx) };
 	struct block_key key = key_of(0);
 	struct frame_rule *rule;
 	u32 depth = 0;

@@ -79,10 +79,10 @@ class MultiLink:
 
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
         """See Attacher."""
-        by_program: defaultdict[str, list[Probe]] = defaultdict(list)
+        groups: defaultdict[tuple[str, bool], list[Probe]] = defaultdict(list)
         for probe in probes:
-            by_program[probe.program].append(probe)
-        for group in by_program.values():
+            groups[probe.program, probe.is_return_probe].append(probe)
+        for group in groups.values():
             try:
                 attached.add(_patiently(partial(self._link, path, pid, group)), group)
             except OSError:
@@ -99,7 +99,7 @@ class MultiLink:
             path=ct.addressof(name),
             offsets=ct.addressof(offsets),
             count=len(probes),
-            multi_flags=BPF_F_UPROBE_MULTI_RETURN if probes[0].at_return else 0,
+            multi_flags=BPF_F_UPROBE_MULTI_RETURN if probes[0].is_return_probe else 0,
             pid=pid,
         )
         size = ct.sizeof(attributes)
@@ -133,7 +133,7 @@ class PerfEvents:
         attributes = _PerfEventAttr(
             type=self._type,
             size=ct.sizeof(_PerfEventAttr),
-            config=self._return_flag if probe.at_return else 0,
+            config=self._return_flag if probe.is_return_probe else 0,
             config1=ct.addressof(name),
             config2=probe.offset,
         )

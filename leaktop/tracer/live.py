@@ -11,13 +11,14 @@ from leaktop.model import LOSSES, Counters, Filters, Frame, Site, Snapshot, Stac
 from leaktop.modules import Location
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
+from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
 from leaktop.tracer.arch import Architecture, this_machine
-from leaktop.tracer.attach import Attached, choose
+from leaktop.tracer.attach import Attached, Attacher, choose
 from leaktop.tracer.blocks import Held, detail_of, held_by_stack
 from leaktop.tracer.loader import Capacity, Program
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.probes import probes_for
-from leaktop.tracer.target import NO_TARGET, Allocator, TargetProcess
+from leaktop.tracer.target import NO_TARGET, TargetProcess
 from leaktop.tracer.unwind import Unwinder
 
 _NS = 1e-9
@@ -44,16 +45,25 @@ class LiveSource:
     Raises TracerError at once where there is no such process.
     """
 
-    def __init__(self, pid: int, filters: Filters, capacity: Capacity | None = None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        filters: Filters,
+        capacity: Capacity | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         self._filters = filters
         self._capacity = capacity or Capacity()
+        self._choice = choice or Choice()
         self._process = TargetProcess(pid)
         self._symbolizer = Symbolizer()
         self._stacks: dict[int, _Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
         self._program: Program | None = None
         self._unwinder: Unwinder | None = None
         self._attached = Attached()
+        self._attacher: Attacher | None = None
         self._allocators: list[Allocator] = []
+        self._searched = 0
         self._trampoline = 0
         self._sampled = filters.sample_rate > 1
         self._started_ns = 0
@@ -72,6 +82,7 @@ class LiveSource:
             for allocator in self._allocators
         ]
         skipped = [f"not {probe}: {reason}" for probe, reason in self._attached.skipped]
+        skipped += [f"not {each}" for allocator in self._allocators for each in allocator.skipped]
         what = "; ".join([", ".join(parts), *skipped])
         return f"tracing {self._process.pid} ({self._process.comm}): {what}"
 
@@ -87,6 +98,7 @@ class LiveSource:
         """Read every stack's counters: one batch of system calls, O(stacks)."""
         program = self._running()
         self._over = self._over or self._process.why_over()
+        self._attach_to_new_code()
         ids, stats = program.stack_stats.read()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         self._learn(program, ids, bool(stats["allocs"].any()))
@@ -162,12 +174,14 @@ class LiveSource:
         if arch is None:
             raise TracerError("leaktop runs on x86-64 only, so far", exit_code=3)
         self._process.refresh()
-        self._allocators = self._process.allocators(progress)
+        self._allocators = find_allocators(self._process, self._choice, (), progress)
+        require_allocator(self._process, self._choice, self._allocators)
         progress("compiling the BPF program")
         program = self._program = Program(self._capacity)
         unfiled = np.zeros((), layout.STACK_STATS)
         program.stack_stats.update(layout.STACK_ID_UNFILED, unfiled)
-        self._attach(arch, progress)
+        self._attacher = choose(program, arch)
+        self._attach(self._attacher, self._allocators, progress)
         if self._process.why_over():
             raise TracerError(
                 f"process {self._process.pid} exited while leaktop was attaching",
@@ -183,16 +197,28 @@ class LiveSource:
         self._started_ns = time.monotonic_ns()
         self._configure(program)
 
-    def _attach(self, arch: Architecture, progress: Callable[[str], None]) -> None:
-        program = self._running()
-        attacher = choose(program, arch)
-        for allocator in self._allocators:
+    def _attach(
+        self, attacher: Attacher, allocators: Iterable[Allocator], progress: Callable[[str], None]
+    ) -> None:
+        for allocator in allocators:
             count = len(allocator.functions)
             progress(f"attaching to {count} functions in {allocator.module.name}")
             probes = list(probes_for(allocator.functions))
             # through the open file, so that no other can have taken its path meanwhile
             path = f"/proc/self/fd/{allocator.module.fileno()}"
             attacher.attach(path, self._process.pid, probes, self._attached)
+
+    def _attach_to_new_code(self) -> None:
+        """Trace allocators that the target has mapped since (dlopen)."""
+        searched, self._searched = self._searched, self._process.code_version
+        if self._over or self._attacher is None or searched == self._searched:
+            return
+        known = {allocator.module.identity for allocator in self._allocators}
+        new = find_allocators(self._process, self._choice, known, lambda step: None)
+        if new:
+            self._allocators += new
+            self._attach(self._attacher, new, lambda step: None)
+            self._configure(self._running())
 
     def _configure(self, program: Program, phase: int = layout.PHASE_COUNT) -> None:
         config = np.zeros((), layout.CONFIG)

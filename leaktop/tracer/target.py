@@ -4,17 +4,15 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from leaktop import procfs
-from leaktop.elf import ElfError, FileOffset
+from leaktop.elf import FileOffset
 from leaktop.modules import Location, Module, open_module
 from leaktop.tracer import TracerError
-from leaktop.tracer.probes import NAMES, Function, functions_in, is_allocator
 
 NO_TARGET = 4
 """Exit code: there is no such process, or nothing in it to trace."""
@@ -23,23 +21,12 @@ _UPROBES = "[uprobes]"
 _MODULES_MAX = 4096  # files held open; a process maps some hundreds at most
 
 
-@dataclass(frozen=True, slots=True)
-class Allocator:
-    """A file of the target that defines an allocator, and what of it is traced."""
-
-    module: Module
-    functions: tuple[tuple[Function, FileOffset], ...]
-    start: int
-    """Where its code lies in the target, to tell its own calls; 0..0 where it is the program
-    itself, whose calls are everybody's."""
-    end: int
-
-
 class _Mapped:
     """The mappings at one moment, never changed: threads share it."""
 
     def __init__(self, mappings: tuple[procfs.Mapping, ...]) -> None:
         self.mappings = mappings
+        self.code = frozenset((m.start, m.end) for m in mappings if m.executable)
         self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
 
     def at(self, address: int) -> procfs.Mapping | None:
@@ -82,6 +69,8 @@ class TargetProcess:
         except OSError as error:
             raise self._gone() from error
         self._mapped = _Mapped(())
+        self.code_version = 0
+        """Grows whenever a refresh finds that code was mapped or unmapped."""
         self._lock = threading.Lock()
         self._modules: dict[tuple[str, int, str], Module] = {}
 
@@ -120,7 +109,9 @@ class TargetProcess:
             return
         mappings = tuple(procfs.parse_maps(text))
         if mappings:
-            self._mapped = _Mapped(mappings)
+            before, self._mapped = self._mapped, _Mapped(mappings)
+            if before.code != self._mapped.code:
+                self.code_version += 1
 
     @property
     def trampoline(self) -> int:
@@ -133,7 +124,7 @@ class TargetProcess:
 
     def code_ranges(self) -> frozenset[tuple[int, int]]:
         """Return (start, end) of all mappings that hold code."""
-        return frozenset((m.start, m.end) for m in self._mapped.mappings if m.executable)
+        return self._mapped.code
 
     def is_code(self, address: int) -> bool:
         """Whether code can run at an address."""
@@ -148,21 +139,20 @@ class TargetProcess:
         """Whether every address lies in a mapping of the last refresh."""
         return all(self._mapped.at(address) is not None for address in addresses)
 
-    def allocators(self, progress: Callable[[str], None]) -> list[Allocator]:
-        """Return the files in the target that define an allocator. Raises TracerError for none."""
-        found = []
-        for mapping in self._code_files():
-            module = self._module(mapping)
-            if module.name.startswith("ld-"):
-                continue  # the dynamic linker's own malloc serves only its start
-            progress(f"looking for an allocator in {module.name}")
-            with contextlib.suppress(ElfError):
-                functions = module.open_elf().functions(NAMES)
-                if is_allocator(functions):
-                    found.append(self._allocator(mapping, module, functions))
-        if not found:
-            raise self._without_allocator()
-        return found
+    def code_files(self) -> Iterator[tuple[procfs.Mapping, Module]]:
+        """Yield the files that hold code, each once, with its first such mapping."""
+        seen = set()
+        for mapping in self._mapped.mappings:
+            identity = (mapping.device, mapping.inode)
+            if mapping.executable and mapping.file_backed and identity not in seen:
+                seen.add(identity)
+                yield mapping, self._module(mapping)
+
+    def is_program(self, mapping: procfs.Mapping) -> bool:
+        """Whether a mapping is of the program's own file, rather than of a library."""
+        with contextlib.suppress(OSError):
+            return (self._proc / "exe").stat().st_ino == mapping.inode
+        return False
 
     def close(self) -> None:
         """Let go of the process and of its files."""
@@ -192,29 +182,12 @@ class TargetProcess:
             f"process {self.pid} exited before leaktop could attach", exit_code=NO_TARGET
         )
 
-    def _without_allocator(self) -> TracerError:
-        if self.why_over():
-            return self._gone()
-        return TracerError(
-            f"no allocator (malloc and free) was found in process {self.pid} ({self.comm}): "
-            "it is linked statically and stripped, or has one of its own",
-            exit_code=NO_TARGET,
-        )
-
     def _locate(self, address: int) -> Location:
         # a return address may lie just past the code of its mapping: the call lies inside
         mapping = self._mapped.at(address - 1)
         if mapping is None or not mapping.path:
             return Location(address, None, FileOffset(0))
         return Location.in_mapping(address, mapping, self._module(mapping))
-
-    def _code_files(self) -> Iterable[procfs.Mapping]:
-        seen = set()
-        for mapping in self._mapped.mappings:
-            identity = (mapping.device, mapping.inode)
-            if mapping.executable and mapping.file_backed and identity not in seen:
-                seen.add(identity)
-                yield mapping
 
     def _module(self, mapping: procfs.Mapping) -> Module:
         key = (mapping.device, mapping.inode, mapping.path)
@@ -224,17 +197,3 @@ class TargetProcess:
                     self._modules.pop(next(iter(self._modules)))
                 self._modules[key] = open_module(self.pid, mapping)
             return self._modules[key]
-
-    def _allocator(
-        self, mapping: procfs.Mapping, module: Module, functions: dict[str, FileOffset]
-    ) -> Allocator:
-        is_program = False
-        with contextlib.suppress(OSError):
-            executable = (self._proc / "exe").stat()
-            is_program = executable.st_ino == mapping.inode
-        return Allocator(
-            module=module,
-            functions=tuple(functions_in(functions)),
-            start=0 if is_program else mapping.start,
-            end=0 if is_program else mapping.end,
-        )

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaktop.callframe import CallFrameError, CallFrames
-from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.callframe import CallFrameError, CallFrames, call_frames_of
+from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.model import LOSSES
 from leaktop.modules import Location, Module
 from leaktop.tracer import TracerError, layout
@@ -84,13 +84,8 @@ class _Frames:
 
 def _open_frames(module: Module, arch: Architecture) -> _Frames | None:
     elf = module.open_elf()
-    header = elf.eh_frame_header()
-    if header is None or elf.machine != arch.elf_machine:
-        return None
-    address, data = header
-    return _Frames(
-        elf, CallFrames(address, data, lambda at, size: elf.read_at(ElfAddress(at), size))
-    )
+    frames = call_frames_of(elf) if elf.machine == arch.elf_machine else None
+    return None if frames is None else _Frames(elf, frames)
 
 
 class Unwinder:
