@@ -2,8 +2,8 @@
 
 Files are the target's and so hostile: every count, offset and size is checked against the file
 and against a limit before it is used, and whatever is wrong with a file is an ``ElfError``.
-pyelftools reads the header and the notes; the tables (sections, segments, symbols) are read whole
-as numpy arrays, because one Python object a symbol costs seconds on a large program.
+pyelftools reads the header and the notes; the tables (sections, segments, symbols, relocations)
+are read whole as numpy arrays, because one Python object a symbol costs seconds on a large program.
 
 Format: System V ABI, chapters 4 and 5 (elf(5)); GNU version sections: LSB Core, 10.7.
 """
@@ -12,13 +12,16 @@ import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from elftools.elf.elffile import ELFFile
 from elftools.elf.notes import iter_notes
 
+from leaktop.headers import relocation_dtype, section_dtype, segment_dtype
+from leaktop.plt import SECTIONS as PLT_SECTIONS
+from leaktop.plt import PltStubs, Slots, StubCode
 from leaktop.symtab import (
     ElfAddress,
     Entries,
@@ -38,12 +41,16 @@ _MAX_SYMBOLS = 4_000_000
 _MAX_NOTES = 64 << 10
 _MAX_BUILD_ID = 64
 _MAX_EH_FRAME_HEADER = 64 << 20  # 8 million functions
+_MAX_SECTION_NAMES = 4 << 20
+_MAX_STUBS = 4 << 20  # bytes of one section of stubs
+_MAX_RELOCATIONS = 2_000_000
 
 _PT_LOAD, _PT_NOTE, _PT_GNU_EH_FRAME = 1, 4, 0x6474E550
 _PF_X = 1
-_SHT_SYMTAB, _SHT_STRTAB, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 3, 7, 8, 11
+_SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA, _SHT_NOTE, _SHT_NOBITS, _SHT_DYNSYM = 2, 3, 4, 7, 8, 11
 _SHT_GNU_VERSYM = 0x6FFFFFFF
 _SHF_EXECINSTR = 4
+_SHN_XINDEX = 0xFFFF
 _VERSYM_HIDDEN = 0x8000
 
 
@@ -73,6 +80,10 @@ class ElfFile:
         with _elf_errors():
             self._file = ELFFile(stream)
             self._length = stream.seek(0, io.SEEK_END)
+            self.byte_order: Literal["little", "big"] = (
+                "little" if self._file.little_endian else "big"
+            )
+            """As ``int.from_bytes`` takes it."""
             self._order = "<" if self._file.little_endian else ">"
             self._wide = self._file.elfclass == 64  # noqa: PLR2004
             self.machine = str(self._file["e_machine"])
@@ -163,6 +174,81 @@ class ElfFile:
         starts = {wanted[raw]: self.offset_of(at) for raw, at in found.items() if at is not None}
         return {name: offset for name, offset in starts.items() if offset is not None}
 
+    @property
+    def has_symtab(self) -> bool:
+        """Whether the file has its whole symbol table, not only what it exports.
+
+        Raises ElfError.
+        """
+        with _elf_errors():
+            return bool(np.any(self._sections["type"] == _SHT_SYMTAB))
+
+    @property
+    def has_debug_information(self) -> bool:
+        """Whether the file carries DWARF of its own. Raises ElfError."""
+        with _elf_errors():
+            names = (".debug_info", ".zdebug_info")
+            return any(each["type"] != _SHT_NOBITS for each in self._named(*names))
+
+    def section(self, name: str, limit: int) -> bytes | None:
+        """Return the bytes of a section as they are in the file, None without such a section.
+
+        Raises ElfError, also where there are more than ``limit`` bytes.
+        """
+        with _elf_errors():
+            for each in self._named(name):
+                if each["type"] != _SHT_NOBITS:
+                    if each["size"] > limit:
+                        raise ElfError(f"{name} is larger than leaktop reads")
+                    return self._read(int(each["offset"]), int(each["size"]))
+        return None
+
+    def plt(self) -> PltStubs:
+        """Return the stubs that calls into other files go through. Raises ElfError."""
+        with _elf_errors():
+            code = [
+                StubCode(
+                    ElfAddress(int(each["addr"])),
+                    self._read(int(each["offset"]), int(each["size"])),
+                    int(each["entsize"]),
+                )
+                for each in self._named(*PLT_SECTIONS)
+                if each["type"] != _SHT_NOBITS and each["size"] <= _MAX_STUBS
+            ]
+            return PltStubs(self.machine, code, self._slots() if code and self._wide else [])
+
+    def _slots(self) -> list[Slots]:
+        kinds, tables = self._sections["type"], self._symbol_tables
+        dynamic = np.flatnonzero(kinds == _SHT_DYNSYM)[:1]
+        if not len(dynamic):
+            return []
+        symbols = tables[0]
+        slots = []
+        for index in np.flatnonzero((kinds == _SHT_RELA) & (self._sections["link"] == dynamic[0])):
+            dtype = relocation_dtype(self._order)
+            table = self._table(self._sections[index], dtype, _MAX_RELOCATIONS)
+            of_symbol = table["info"] >> np.uint64(32)
+            table = table[(of_symbol > 0) & (of_symbol < len(symbols.entries))]
+            names = symbols.entries["name"][(table["info"] >> np.uint64(32)).astype(np.intp)]
+            slots.append(
+                Slots(table["at"].astype(np.uint64), names.astype(np.uint32), symbols.strings)
+            )
+        return slots
+
+    def _named(self, *names: str) -> npt.NDArray[np.void]:
+        # the sections of these names
+        index = int(self._file["e_shstrndx"])
+        sections = self._sections
+        if index == _SHN_XINDEX and len(sections):
+            index = int(sections[0]["link"])
+        if not index:
+            return sections[:0]
+        strings = self._strings(index)
+        if strings.size > _MAX_SECTION_NAMES:
+            raise ElfError("too many section names")
+        places = strings.places([name.encode() for name in names])
+        return sections[np.isin(sections["name"], np.fromiter(places, np.uint32, len(places)))]
+
     @cached_property
     def _loads(self) -> list[_Load]:
         # code first
@@ -217,12 +303,12 @@ class ElfFile:
     @cached_property
     def _sections(self) -> npt.NDArray[np.void]:
         count = self._file.num_sections()
-        dtype = _section_dtype(self._order, wide=self._wide)
+        dtype = section_dtype(self._order, wide=self._wide)
         return self._headers("sh", count, dtype, _MAX_SECTIONS)
 
     def _read_segments(self) -> npt.NDArray[np.void]:
         count = self._file.num_segments() if self._file["e_phoff"] else 0
-        dtype = _segment_dtype(self._order, wide=self._wide)
+        dtype = segment_dtype(self._order, wide=self._wide)
         return self._headers("ph", count, dtype, _MAX_SEGMENTS)
 
     def _headers(
@@ -288,32 +374,3 @@ def _elf_errors() -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise ElfError(f"no readable ELF file: {text or type(error).__name__}") from error
-
-
-def _section_dtype(order: str, *, wide: bool) -> np.dtype[np.void]:
-    word = order + ("u8" if wide else "u4")
-    return np.dtype(
-        [
-            ("name", order + "u4"),
-            ("type", order + "u4"),
-            ("flags", word),
-            ("addr", word),
-            ("offset", word),
-            ("size", word),
-            ("link", order + "u4"),
-            ("info", order + "u4"),
-            ("align", word),
-            ("entsize", word),
-        ]
-    )
-
-
-def _segment_dtype(order: str, *, wide: bool) -> np.dtype[np.void]:
-    word = order + ("u8" if wide else "u4")
-    flags = ("flags", order + "u4")
-    addresses = [("offset", word), ("vaddr", word), ("paddr", word), ("filesz", word)]
-    sizes = [("memsz", word), ("align", word)]
-    first = ("type", order + "u4")
-    if wide:
-        return np.dtype([first, flags, *addresses, *sizes])
-    return np.dtype([first, *addresses, sizes[0], flags, sizes[1]])

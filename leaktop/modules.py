@@ -5,32 +5,26 @@ It is read, never mapped: whoever owns the file could cut it short, and reading 
 from a mapping ends the process (SIGBUS, mmap(2)).
 """
 
-import ctypes
 import errno
 import io
 import os
-import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.procfs import Mapping, parse_maps
+from leaktop.root import RefusedError, Root, check_regular, reopen
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_MAX_FILE = 16 << 30
 _MAX_MAPS = 64 << 20  # of text in /proc/PID/maps
+_MAX_VDSO = 1 << 20
 
-_OPENAT2 = 437  # system call number, the same on all architectures (Linux 5.6, fddb5d430ad9)
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class _RefusedError(Exception):
-    # why a file is not read
-    pass
+VDSO = "[vdso]"
+"""Name of the code that the kernel maps into each process: vdso(7)."""
 
 
 class _Descriptor:
@@ -84,14 +78,19 @@ class Module:
         """Why there is no file, or no readable one; None for memory that has none anyway."""
         self.identity: tuple[object, ...] = (path,)
         """Equal for modules whose contents are the same: build-id and size, or else the file."""
+        self.root: Root | None = None
+        """Where separate debug files are looked for first; None: not in any target's root."""
         self._descriptor: _Descriptor | None = None
         self._size = 0
+        self._image: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Module({self.path!r}, build_id={self.build_id!r})"
 
     def open_elf(self) -> ElfFile:
         """Return a new reader of the file; raises ElfError where it cannot be read."""
+        if self._image is not None:
+            return ElfFile(io.BytesIO(self._image))
         if self._descriptor is None:
             raise ElfError(self.problem or "there is no file behind this memory")
         return ElfFile(io.BufferedReader(_Reader(self._descriptor, self._size)))
@@ -100,18 +99,38 @@ class Module:
         """Return the descriptor of the file, which belongs to this module; None without a file."""
         return None if self._descriptor is None else self._descriptor.number
 
+    @property
+    def has_file(self) -> bool:
+        """Whether there is something to open: a file, or the copy of one that is in memory."""
+        return self._descriptor is not None or self._image is not None
+
     def hold(self, descriptor: int) -> None:
         """Take an open regular file as this module's; owns the descriptor from now on."""
         self._descriptor = _Descriptor(descriptor)
         status = os.fstat(descriptor)
         self._size = status.st_size
         self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        self._identify()
+
+    def hold_image(self, image: bytes) -> None:
+        """Take an ELF file that is nowhere but in memory, such as the vdso."""
+        self._image, self._size = image, len(image)
+        self.identity = (self.path, image)
+        self._identify()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file, fewer at its end; none without a file. Raises OSError."""
+        if self._descriptor is None:
+            return b""
+        return os.pread(self._descriptor.number, size, offset)
+
+    def _identify(self) -> None:
         try:
             self.build_id = self.open_elf().build_id
         except ElfError as error:
             self.problem = str(error)
         if self.build_id:
-            self.identity = (self.build_id, status.st_size)
+            self.identity = (self.build_id, self._size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,65 +150,68 @@ class Location:
         return cls(address, module, FileOffset(address - mapping.start + mapping.file_offset))
 
 
-def open_module(pid: int, mapping: Mapping) -> Module:
+def open_module(pid: int, mapping: Mapping, root: Root | None = None) -> Module:
     """Open the very file that a mapping shows, never another of the same path; never raises.
 
     Through /proc/PID/map_files, which needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE (proc(5)),
-    or else by its path in the target's root where inode and device are still the same. A module
-    that could not be opened says why in ``problem``.
+    or else by its path in the target's root where inode and device are still the same. The vdso
+    is copied from the target's memory. A module that could not be opened says why in ``problem``.
+    ``root`` is the target's, where the caller holds it open already.
     """
     module = Module(mapping.path, deleted=mapping.deleted)
-    if not mapping.file_backed:
-        return module
     try:
-        module.hold(_open_mapped(pid, mapping))
-    except _RefusedError as error:
+        if mapping.file_backed:
+            with suppress(OSError):
+                module.root = root or Root(pid)
+            module.hold(_open_mapped(pid, mapping, module.root))
+        elif mapping.path == VDSO:
+            module.hold_image(_copy(pid, mapping))
+    except RefusedError as error:
         module.problem = str(error)
     except OSError as error:
         module.problem = f"cannot be opened: {error.strerror}"
     return module
 
 
-def _open_mapped(pid: int, mapping: Mapping) -> int:
+def _copy(pid: int, mapping: Mapping) -> bytes:
+    # mem needs the same rights as ptrace(2)
+    size = mapping.end - mapping.start
+    if size > _MAX_VDSO:
+        raise RefusedError(f"larger than {_MAX_VDSO >> 20} MiB")
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(memory, size, mapping.start)
+    finally:
+        os.close(memory)
+
+
+def _open_mapped(pid: int, mapping: Mapping, root: Root | None) -> int:
     try:
         found = os.open(f"/proc/{pid}/map_files/{mapping.map_files_name}", os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        if mapping.deleted or error.errno not in {errno.EPERM, errno.EACCES, errno.ENOENT}:
+        not_there = error.errno not in {errno.EPERM, errno.EACCES, errno.ENOENT}
+        if mapping.deleted or not_there or root is None:
             raise
-        return _open_in_root(pid, mapping)
+        return _open_in_root(root, mapping)
     try:
-        status = _check_regular(found)
+        status = check_regular(found)
         # Some file systems (btrfs, overlayfs) show one device or inode here and another in maps;
         # then the kernel's own words must still be the same.
         if not _is_mapped(status, mapping) and not _still_mapped(pid, mapping):
-            raise _RefusedError("unmapped before it could be opened")
-        return os.open(f"/proc/self/fd/{found}", _OPEN)
+            raise RefusedError("unmapped before it could be opened")
+        return reopen(found)
     finally:
         os.close(found)
 
 
-def _open_in_root(pid: int, mapping: Mapping) -> int:
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
+def _open_in_root(root: Root, mapping: Mapping) -> int:
+    found = root.find(mapping.path)
     try:
-        found = _openat2(root, mapping.path, os.O_PATH | os.O_CLOEXEC)
-    finally:
-        os.close(root)
-    try:
-        if not _is_mapped(_check_regular(found), mapping):
-            raise _RefusedError("replaced on disk since it was mapped")
-        return os.open(f"/proc/self/fd/{found}", _OPEN)
+        if not _is_mapped(os.fstat(found), mapping):
+            raise RefusedError("replaced on disk since it was mapped")
+        return reopen(found)
     finally:
         os.close(found)
-
-
-def _check_regular(descriptor: int) -> os.stat_result:
-    # before it is opened for reading: to open a device can do something
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise _RefusedError("not a regular file")
-    if status.st_size > _MAX_FILE:
-        raise _RefusedError(f"larger than {_MAX_FILE >> 30} GiB")
-    return status
 
 
 def _is_mapped(status: os.stat_result, mapping: Mapping) -> bool:
@@ -206,33 +228,3 @@ def _still_mapped(pid: int, mapping: Mapping) -> bool:
         mapping.inode,
         mapping.path,
     )
-
-
-class _OpenHow(ctypes.Structure):
-    # struct open_how, openat2(2)
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-def _openat2(folder: int, path: str, flags: int) -> int:
-    # no link in the path can lead out of the folder
-    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    name = os.fsencode(path)
-    if b"\0" in name:
-        raise _RefusedError("its path is no path")
-    result: int = libc.syscall(
-        ctypes.c_long(_OPENAT2),
-        ctypes.c_int(folder),
-        ctypes.c_char_p(name),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return result

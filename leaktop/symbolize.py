@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.binary import Binary
+from leaktop.elf import ElfAddress, ElfError, FileOffset
 from leaktop.model import Frame
 from leaktop.modules import Location, Module, open_module
 from leaktop.native import Call, Demangler, LineReader, NativeError
+from leaktop.perfmap import JitSymbol, PerfMap
 
 __all__ = ["Location", "Module", "Symbolizer", "open_module"]
 
@@ -52,14 +54,7 @@ class _Named:
     address: ElfAddress | None = None
     mangled: str | None = None
     start: ElfAddress | None = None
-
-
-class _Binary:
-    # one file's reader and its functions
-
-    def __init__(self, elf: ElfFile) -> None:
-        self.elf = elf
-        self.table = elf.symbols()
+    jit: JitSymbol | None = None
 
 
 class Symbolizer:
@@ -69,9 +64,11 @@ class Symbolizer:
     ``problems`` says why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, perf_map: PerfMap | None = None) -> None:
+        """``perf_map`` is the target's, for code that is in no file."""
         self._lock = threading.Lock()
-        self._binaries: _Cache[object, _Binary | None] = _Cache(_MAX_BINARIES)
+        self._perf_map = perf_map
+        self._binaries: _Cache[object, Binary | None] = _Cache(_MAX_BINARIES)
         self._named: _Cache[tuple[object, FileOffset], _Named] = _Cache(_MAX_NAMES)
         self._readable: _Cache[str, str] = _Cache(_MAX_NAMES)
         self._calls: _Cache[tuple[object, ElfAddress], list[Call]] = _Cache(_MAX_LINES)
@@ -95,9 +92,15 @@ class Symbolizer:
         return tuple(frames)
 
     def problems(self) -> Mapping[str, str]:
-        """Return why modules are unnamed or without lines: module name to a one-line reason."""
+        """Return why modules are unnamed or without lines: module name to a one-line reason.
+
+        Also why a perf map is not believed, by its path.
+        """
         with self._lock:
-            return MappingProxyType(dict(self._problems))
+            problems = dict(self._problems)
+            if self._perf_map is not None and self._perf_map.problem:
+                problems[self._perf_map.path] = self._perf_map.problem
+        return MappingProxyType(problems)
 
     def close(self) -> None:
         """End the processes that read lines and names; what is cached stays usable."""
@@ -105,45 +108,45 @@ class Symbolizer:
         self._lines.close()
 
     def _name(self, locations: Sequence[Location]) -> list[_Named]:
-        named = []
         with self._lock:
-            for location in locations:
-                if location.module is None:
-                    named.append(_Named())
-                    continue
-                key = (location.module.identity, location.offset)
-                known = self._named.recall(key)
-                if known is None:
-                    known = self._look_up(location.module, location.offset)
-                    self._named.keep(key, known)
-                named.append(known)
-        return named
+            return [self._name_one(location) for location in locations]
+
+    def _name_one(self, location: Location) -> _Named:
+        module = location.module
+        if module is None or not module.has_file:
+            jit = self._perf_map.find(location.address - 1) if self._perf_map else None
+            if jit is not None or module is None:
+                return _Named(jit=jit)
+        key = (module.identity, location.offset)
+        known = self._named.recall(key)
+        if known is None:
+            known = self._look_up(module, location.offset)
+            self._named.keep(key, known)
+        return known
 
     def _look_up(self, module: Module, offset: FileOffset) -> _Named:
         binary = self._binary(module)
         # the byte before the return address lies in the call
-        address = binary.elf.address_of(FileOffset(offset - 1)) if binary else None
+        address = binary.address_of(FileOffset(offset - 1)) if binary else None
         if binary is None or address is None:
             return _Named()
         try:
-            symbol = binary.table.find(address)
+            symbol = binary.find(address)
         except OSError as error:
             self._problems.keep(module.name, f"cannot be read: {error.strerror}")
             symbol = None
-        if symbol is None or not symbol.name:
+        if symbol is None:
             return _Named(address)
         return _Named(address, symbol.name, symbol.start)
 
-    def _binary(self, module: Module) -> _Binary | None:
+    def _binary(self, module: Module) -> Binary | None:
         if module.identity in self._binaries:
             return self._binaries.recall(module.identity)
-        binary = None
-        if module.fileno() is None:
-            reason = module.problem
-        else:
+        binary, reason = None, module.problem
+        if module.has_file:
             try:
-                binary = _Binary(module.open_elf())
-                reason = None if len(binary.table) else "no symbols: stripped"
+                binary = Binary(module)
+                reason = binary.problem
             except ElfError as error:
                 reason = str(error)
         if reason:
@@ -154,7 +157,7 @@ class Symbolizer:
         return binary
 
     def _symbols_held(self) -> int:
-        return sum(len(binary.table) for binary in self._binaries.values() if binary)
+        return sum(binary.size for binary in self._binaries.values() if binary)
 
     def _demangle(self, names: set[str]) -> dict[str, str]:
         readable = {name: name for name in names if not name.startswith(_MANGLED)}
@@ -197,10 +200,12 @@ class Symbolizer:
             for address in found:
                 found[address] = self._calls.recall((identity, address)) or []
             unknown = [address for address in found if (identity, address) not in self._calls]
-        if not unknown:
+            binary = self._binaries.recall(identity)
+        source = binary.with_lines if binary else module
+        if not unknown or source.fileno() is None:
             return
         try:
-            calls = self._lines.read(module, unknown)
+            calls = self._lines.read(source, unknown)
         except NativeError as error:
             with self._lock:
                 self._lineless.keep(identity, str(error))
@@ -215,7 +220,10 @@ class Symbolizer:
 def _frames(
     location: Location, named: _Named, symbol: str | None, calls: Sequence[Call]
 ) -> list[Frame]:
-    module = location.module
+    module, jit = location.module, named.jit
+    if jit is not None:
+        offset = location.address - jit.start
+        return [Frame(location.address, jit.module, jit.name, offset, file=jit.file)]
     physical = Frame(
         address=location.address,
         module=module.name if module else None,

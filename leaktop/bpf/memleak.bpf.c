@@ -7,6 +7,7 @@
 #define PAGE_LOW_BITS (PAGE_SIZE - 1)
 #define MAX_ERRNO 4095		/* a system call's error is the last 4095 values */
 #define MAP_FIXED 0x10		/* mmap(2): replaces what was mapped there */
+#define MREMAP_FIXED 2		/* mremap(2): the same */
 #define MREMAP_DONTUNMAP 4	/* mremap(2): the old range stays mapped */
 
 /* How many mappings one munmap may end: a bound for the verifier, which follows each round; what
@@ -24,9 +25,9 @@ struct call {
 	u64 old_address;	/* realloc, mremap: the block that goes if the call succeeds */
 	struct block old;	/* that block, taken out of `blocks` while the call runs */
 	u32 old_held;		/* 1: `old` is valid */
-	u16 fixed;		/* 1: mmap with MAP_FIXED */
+	u16 rest_in_front;	/* 1: what stayed behind lies before `old`, else after it */
 	u16 exits_at_ret;	/* 1: its end is seen at its ret instructions, not by a return probe */
-	u64 rest;		/* mremap of a mapping's head: bytes of it that stayed behind */
+	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
 };
 
 /* One thread's state. The stack lies here and not in per-CPU memory, since uprobe programs can
@@ -35,6 +36,7 @@ struct call {
 struct thread {
 	struct call call;
 	struct stack stack;	/* the stack of the call that is returning */
+	u64 saved_at[SAVED_REGISTERS - 1];	/* see struct walk */
 };
 
 /* Live settings. key: 0, value: struct config. */
@@ -46,7 +48,9 @@ BPF_ARRAY(losses, u64, LOSS_COUNT);
 BPF_TABLE("lru_hash", u64, struct thread, threads, THREADS_MAX);
 /* A thread's first state, all zero: too large for the program's stack. key: 0. */
 BPF_ARRAY(blank_thread, struct thread, 1);
-/* Live blocks. key: (address, process), value: size, birth, stack, weight. */
+/* Live blocks. key: (address, process), value: size, birth, stack, weight. Mappings that do not
+ * count, since they are older than the tracing or were left out, are here with weight 0, so that
+ * munmap can tell them from what was missed. */
 BPF_TABLE("hash", struct block_key, struct block, blocks, BLOCKS_MAX);
 /* Where live mappings end, so that munmap can cut their tails. key: (end address, process),
  * value: start address. */
@@ -80,29 +84,12 @@ static __always_inline u64 whole_pages(u64 length)
 
 #include "unwind.bpf.h"
 
-/* A stack's id: a 64-bit mix of its return addresses. Unlike the buckets of a stack-trace map,
- * any two of 16,384 stacks share one with a probability of 1 in 10^11. */
-static __always_inline u64 stack_id_of(struct stack *stack)
-{
-	u64 id = 0x243f6a8885a308d3ULL + stack->depth;
-
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
-		if (i >= stack->depth)
-			break;
-		id = (id ^ stack->pc[i]) * 0x9e3779b97f4a7c15ULL;
-		id ^= id >> 32;
-	}
-	return id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
-}
-
-/* The counters of thread->stack, made where the stack is new; its id goes to *id. A stack that
- * finds no room counts under STACK_ID_UNFILED. */
+/* The counters of thread->stack, whose id is *id, made where the stack is new. A stack that finds
+ * no room counts under STACK_ID_UNFILED, which *id then is. */
 static __always_inline struct stack_stats *stats_of(struct thread *thread, u64 *id)
 {
 	struct stack_stats fresh = {}, *stats;
 
-	*id = stack_id_of(&thread->stack);
 	stats = stack_stats.lookup(id);
 	if (stats)
 		return stats;
@@ -125,6 +112,8 @@ static __always_inline void count_alloc(struct stack_stats *stats, const struct 
 	if (stats->allocs == stats->frees) {
 		stats->oldest_ns = block->birth_ns;
 		stats->oldest_freed = 0;
+	} else if (block->birth_ns < stats->oldest_ns) {	/* overtaken on another processor */
+		stats->oldest_ns = block->birth_ns;
 	}
 	__sync_fetch_and_add(&stats->bytes, block->size * block->weight);
 	__sync_fetch_and_add(&stats->allocs, block->weight);
@@ -159,11 +148,14 @@ static __always_inline void note_mapping_end(u64 start, u64 size)
 static __always_inline void forget_mapping_end(u64 start, u64 size)
 {
 	struct block_key end = key_of(start + size);
+	u64 *known = mapping_ends.lookup(&end);
 
-	mapping_ends.delete(&end);
+	if (known && *known == start)
+		mapping_ends.delete(&end);
 }
 
-/* Begin to hold a block; counts nothing. False where there is no room. */
+/* Begin to hold a block; counts nothing, but for one that is replaced. False where there is no
+ * room. */
 static __always_inline int hold(u64 address, const struct block *block)
 {
 	struct block_key key = key_of(address);
@@ -188,76 +180,70 @@ static __always_inline int hold(u64 address, const struct block *block)
 	return 1;
 }
 
-/* End [address, address + length) as munmap does: whole mappings, the head or the tail of one.
- * Returns how many bytes match no mapping from either side. */
+/* What one step of unmapping took off. */
+struct piece {
+	struct block block;	/* the mapping it was of, with the piece's size */
+	u64 left;		/* bytes of that mapping that stay held; 0: it ended */
+	u32 at_end;		/* 1: taken off the end of the range, else off its start */
+};
+
+/* Cut off [address, address + length) what the mapping that begins or ends with it has in it. What
+ * is left of that mapping stays held. Returns the piece's size, 0 where there is no such mapping.
+ * Counts nothing. */
+static __always_inline u64 cut_piece(u64 address, u64 length, struct piece *piece)
+{
+	struct block_key key = key_of(address), end = key_of(address + length);
+	struct block *held = blocks.lookup(&key), rest;
+	u64 *start;
+
+	piece->at_end = !held || !held->mapping;
+	if (piece->at_end) {
+		start = mapping_ends.lookup(&end);
+		if (!start)
+			return 0;
+		key.address = *start;
+		held = blocks.lookup(&key);
+		if (!held || !held->mapping || key.address + held->size != end.address)
+			return 0;
+	}
+	piece->block = rest = *held;
+	if (blocks.delete(&key))
+		return 0;	/* another thread was first */
+	forget_mapping_end(key.address, rest.size);
+	if (rest.size <= length) {
+		piece->left = 0;
+		return rest.size;
+	}
+	piece->block.size = length;
+	piece->left = rest.size -= length;
+	if (!hold(piece->at_end ? key.address : end.address, &rest))
+		count_free(&rest, rest.size, 1);
+	return length;
+}
+
+/* End [address, address + length) as munmap does: whole mappings, heads and tails. Returns how
+ * many bytes match no mapping from either side. */
 static __always_inline u64 unmap(u64 address, u64 length)
 {
-	struct block_key key, end;
-	struct block *held, block;
-	u64 *start;
+	struct piece piece;
+	u64 size;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < UNMAP_PIECES_MAX; i++) {
 		if (!length)
 			return 0;
-		key = key_of(address);
-		held = blocks.lookup(&key);
-		if (held && held->mapping) {
-			block = *held;
-			blocks.delete(&key);
-			if (block.size <= length) {
-				forget_mapping_end(address, block.size);
-				count_free(&block, block.size, 1);
-				address += block.size;
-				length -= block.size;
-				continue;
-			}
-			count_free(&block, length, 0);
-			block.size -= length;
-			hold(address + length, &block);
-			return 0;
-		}
-		end = key_of(address + length);
-		start = mapping_ends.lookup(&end);
-		if (!start)
+		size = cut_piece(address, length, &piece);
+		if (!size)
 			return length;
-		key.address = *start;
-		mapping_ends.delete(&end);
-		held = blocks.lookup(&key);
-		if (!held || !held->mapping)
-			return length;
-		block = *held;
-		if (key.address < address) {
-			held->size = address - key.address;
-			count_free(&block, length, 0);
-			note_mapping_end(key.address, address - key.address);
-			return 0;
-		}
-		blocks.delete(&key);
-		count_free(&block, block.size, 1);
-		length = key.address - address;
+		count_free(&piece.block, size, !piece.left);
+		length -= size;
+		if (!piece.at_end)
+			address += size;
 	}
 	return length;
 }
 
 /* ---- a call, from entry to return ---- */
-
-/* Put the block that realloc or mremap took out back: the call did not end it. */
-static __always_inline void put_back(struct call *call)
-{
-	struct block block = call->old;
-	struct block_key rest;
-
-	if (!call->old_held)
-		return;
-	call->old_held = 0;
-	if (call->rest) {
-		rest = key_of(call->old_address + block.size);
-		blocks.delete(&rest);
-		block.size += call->rest;
-	}
-	hold(call->old_address, &block);
-}
 
 /* Whether the call that is open contains one entered at `sp`, rather than having been left
  * without a return (longjmp, a thread's end): the stack lies deeper, and the slot of its return
@@ -319,7 +305,8 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 		lose(LOST_MISSED_RETURNS);
 		if (call->old_held) {	/* its fate is not known: held, until its free is seen */
 			key = key_of(call->old_address);
-			blocks.insert(&key, &call->old);
+			if (blocks.insert(&key, &call->old))
+				count_free(&call->old, call->old.size, 1);
 		}
 	}
 	call->sp = sp;
@@ -327,7 +314,6 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 	call->size = size;
 	call->weight = weight_of(size, settings);
 	call->old_held = 0;
-	call->fixed = 0;
 	call->exits_at_ret = 0;
 	call->rest = 0;
 	return call;
@@ -343,34 +329,44 @@ static __always_inline void take_block(struct call *call, u64 address)
 	if (!held || held->mapping)
 		return;
 	call->old = *held;
+	if (blocks.delete(&key))
+		return;
 	call->old_address = address;
 	call->old_held = 1;
-	blocks.delete(&key);
 }
 
-/* The same for mremap, which may move the head of a mapping and leave the rest. */
-static __always_inline void take_mapping(struct call *call, u64 address, u64 length)
+/* The same for mremap, which may move the head or the tail of a mapping and leave the rest; with
+ * MREMAP_FIXED it also ends what is mapped where it moves to. One loop serves both. */
+static __always_inline void take_mapping(struct call *call, u64 address, u64 length, u64 target,
+					 u64 target_length)
 {
-	struct block_key key = key_of(address);
-	struct block *held = blocks.lookup(&key), rest;
+	struct piece piece;
+	u64 size;
 
-	if (!held || !held->mapping || held->size < length) {
-		lose(LOST_UNMATCHED_UNMAPS);
-		return;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i <= UNMAP_PIECES_MAX; i++) {	/* bound: one piece, then as munmap */
+		if (i && !target_length)
+			return;
+		size = cut_piece(i ? target : address, i ? target_length : length, &piece);
+		if (i) {
+			if (!size)
+				return;
+			count_free(&piece.block, size, !piece.left);
+			target_length -= size;
+			if (!piece.at_end)
+				target += size;
+		} else if (size == length) {
+			call->old = piece.block;
+			call->old_address = address;
+			call->old_held = 1;
+			call->rest = piece.left;
+			call->rest_in_front = piece.at_end;
+		} else {
+			lose(LOST_UNMATCHED_UNMAPS);
+			if (size)	/* a mapping and more: it is counted out */
+				count_free(&piece.block, size, !piece.left);
+		}
 	}
-	call->old = *held;
-	call->old_address = address;
-	call->old_held = 1;
-	blocks.delete(&key);
-	if (held->size == length) {
-		forget_mapping_end(address, length);
-		return;
-	}
-	rest = call->old;
-	call->rest = rest.size - length;
-	call->old.size = length;
-	rest.size = call->rest;
-	hold(address + length, &rest);
 }
 
 /* The address that the returning call gave out; 0 where it failed. */
@@ -394,44 +390,56 @@ static __always_inline u64 result_of(struct pt_regs *ctx, const struct call *cal
 	return value;
 }
 
-/* Settle the block that realloc or mremap took out, now that the call's fate is known. */
-static __always_inline void settle_old(struct call *call, u64 address)
+/* The block that realloc or mremap took out, as it was: the call failed. Returns its address. */
+static __always_inline u64 restore(struct call *call, struct block *block)
 {
-	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
-	int gone = address || (call->kind == CALL_REALLOC && !call->size);
+	struct block_key rest;
+	u64 address = call->old_address;
 
-	if (!call->old_held)
-		return;
-	if (!gone) {
-		put_back(call);
-		return;
+	*block = call->old;
+	if (call->rest) {	/* one mapping again */
+		rest = key_of(call->rest_in_front ? address - call->rest : address + block->size);
+		blocks.delete(&rest);
+		forget_mapping_end(rest.address, call->rest);
+		if (call->rest_in_front)
+			address = rest.address;
+		block->size += call->rest;
 	}
-	call->old_held = 0;
-	count_free(&call->old, call->old.size, !call->rest);
+	return address;
 }
 
-/* Count a new block under the stack of the caller, who goes on at `pc` with `sp`; before counting
- * begins, only take the stack, so that the rules for it are there by then. */
-static __always_inline void account(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp,
-				    u64 address, int counting)
+/* Describe the new block of a call that succeeded, under the stack of the caller, who goes on at
+ * `pc` with `sp`. Returns that stack's counters; NULL where it does not count. */
+static __always_inline struct stack_stats *new_block(struct pt_regs *ctx, struct thread *thread,
+						     u64 pc, u64 sp, struct block *block)
 {
 	struct call *call = &thread->call;
-	struct block block = {
-		.size = call->size,
-		.birth_ns = bpf_ktime_get_ns(),
-		.weight = call->weight,
-		.mapping = call->kind >= CALL_MMAP,
-	};
-	struct stack_stats *stats;
 
-	take_stack(ctx, thread, pc, sp);
-	if (!counting)
-		return;
-	if (thread->stack.truncated)
-		lose(LOST_TRUNCATED);
-	stats = stats_of(thread, &block.stack_id);
-	if (stats && hold(address, &block))
-		count_alloc(stats, &block);
+	block->size = call->size;
+	block->birth_ns = bpf_ktime_get_ns();
+	block->stack_id = STACK_ID_UNFILED;
+	block->weight = call->weight;
+	block->mapping = call->kind >= CALL_MMAP;
+	if (!call->weight)
+		return 0;
+	block->stack_id = take_stack(ctx, thread, pc, sp);
+	return stats_of(thread, &block->stack_id);
+}
+
+/* Whether the function at whose entry the program runs was called by an allocator's library. */
+static __always_inline int called_by_allocator(struct pt_regs *ctx)
+{
+	u32 zero = 0;
+	u64 caller = 0;
+	struct config *settings = config.lookup(&zero);
+
+	if (!settings ||
+	    bpf_probe_read_user(&caller, sizeof(caller), (void *)PT_REGS_SP(ctx)))
+		return 0;
+	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
+		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
+			return 1;
+	return 0;
 }
 
 /* ---- programs: one for each entry, one for every return ---- */
@@ -502,21 +510,29 @@ int on_posix_memalign(struct pt_regs *ctx)	/* posix_memalign (result, alignment,
 
 int on_mmap(struct pt_regs *ctx)	/* mmap (address, length, protection, flags, file, offset) */
 {
-	struct call *call = enter(ctx, CALL_MMAP, whole_pages(PT_REGS_PARM2(ctx)));
+	u64 length = whole_pages(PT_REGS_PARM2(ctx));
 
-	if (call)
-		call->fixed = (PT_REGS_PARM4(ctx) & MAP_FIXED) != 0;
+	if (PT_REGS_PARM4(ctx) & MAP_FIXED) {
+		/* an allocator gives pages back by mapping fresh ones over its own */
+		if (called_by_allocator(ctx))
+			return 0;
+		if (enter(ctx, CALL_MMAP, length) && unmap(PT_REGS_PARM1(ctx), length))
+			lose(LOST_UNMATCHED_UNMAPS);
+		return 0;
+	}
+	enter(ctx, CALL_MMAP, length);
 	return 0;
 }
 
-int on_mremap(struct pt_regs *ctx)	/* mremap (old, old length, new length, flags) */
+int on_mremap(struct pt_regs *ctx)	/* mremap (old, old length, new length, flags, target) */
 {
-	u64 length = whole_pages(PT_REGS_PARM2(ctx));
-	struct call *call = enter(ctx, CALL_MREMAP, whole_pages(PT_REGS_PARM3(ctx)));
+	u64 length = whole_pages(PT_REGS_PARM2(ctx)), size = whole_pages(PT_REGS_PARM3(ctx));
+	struct call *call = enter(ctx, CALL_MREMAP, size);
 
 	/* length 0 makes a second mapping of shared memory */
 	if (call && length && !(PT_REGS_PARM4(ctx) & MREMAP_DONTUNMAP))
-		take_mapping(call, PT_REGS_PARM1(ctx), length);
+		take_mapping(call, PT_REGS_PARM1(ctx), length, PT_REGS_PARM5(ctx),
+			     PT_REGS_PARM4(ctx) & MREMAP_FIXED ? size : 0);
 	return 0;
 }
 
@@ -527,7 +543,10 @@ int on_return(struct pt_regs *ctx)
 	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx);
 	struct config *settings = config.lookup(&zero);
 	struct thread *thread = threads.lookup(&id);
+	struct stack_stats *stats = 0;
+	struct block block = {};
 	struct call *call;
+	int counted = 0;	/* 1: `block` is in its stack's counters already */
 
 	if (!settings)
 		return 0;
@@ -546,11 +565,27 @@ int on_return(struct pt_regs *ctx)
 		sp += sizeof(u64);
 	}
 	address = result_of(ctx, call);
-	settle_old(call, address);
-	if (address && call->fixed)
-		unmap(address, call->size);
-	if (address && call->weight)
-		account(ctx, thread, pc, sp, address, settings->phase == PHASE_COUNT);
+	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
+	if (call->old_held && !address && !(call->kind == CALL_REALLOC && !call->size)) {
+		address = restore(call, &block);
+		counted = 1;
+	} else {
+		if (call->old_held)
+			count_free(&call->old, call->old.size, !call->rest);
+		if (!address || (!call->weight && call->kind < CALL_MMAP))
+			return 0;
+		stats = new_block(ctx, thread, pc, sp, &block);
+		if (settings->phase != PHASE_COUNT)
+			return 0;
+		if (stats && thread->stack.truncated)
+			lose(LOST_TRUNCATED);
+	}
+	if (!hold(address, &block)) {
+		if (counted)
+			count_free(&block, block.size, 1);
+	} else if (stats) {
+		count_alloc(stats, &block);
+	}
 	return 0;
 }
 
@@ -562,26 +597,21 @@ int on_free(struct pt_regs *ctx)	/* free (block) */
 	if (!held || held->mapping)
 		return 0;
 	block = *held;	/* the entry may be another block's once it is deleted */
-	blocks.delete(&key);
-	count_free(&block, block.size, 1);
+	if (!blocks.delete(&key))
+		count_free(&block, block.size, 1);
 	return 0;
 }
 
 int on_munmap(struct pt_regs *ctx)	/* munmap (address, length) */
 {
 	u32 zero = 0;
-	u64 address = PT_REGS_PARM1(ctx), caller = 0;
+	u64 address = PT_REGS_PARM1(ctx);
 	struct config *settings = config.lookup(&zero);
 
 	if (!settings || settings->phase != PHASE_COUNT || address & PAGE_LOW_BITS)
 		return 0;
-	if (!unmap(address, whole_pages(PT_REGS_PARM2(ctx))))
-		return 0;
 	/* free gives large blocks back this way: memory that was never ours to count */
-	bpf_probe_read_user(&caller, sizeof(caller), (void *)PT_REGS_SP(ctx));
-	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
-		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
-			return 0;
-	lose(LOST_UNMATCHED_UNMAPS);
+	if (unmap(address, whole_pages(PT_REGS_PARM2(ctx))) && !called_by_allocator(ctx))
+		lose(LOST_UNMATCHED_UNMAPS);
 	return 0;
 }

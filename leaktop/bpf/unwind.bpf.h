@@ -15,8 +15,9 @@ BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
 struct walk {
 	u64 pc, sp, bp;
 	/* Stack address where each of the other saved registers lies; 0: it is still in the
-	 * register. Read only if a rule needs it, and few do. */
-	u64 saved_at[SAVED_REGISTERS - 1];
+	 * register; 1: it cannot be followed. Read only if a rule needs it, and few do. It lies in
+	 * the thread's map value, of which the verifier tracks no contents: fewer states to follow. */
+	u64 *saved_at;
 };
 
 /* The value of a register that the callee saves, in the frame where the walk stands. */
@@ -133,21 +134,36 @@ static __always_inline void ask(const struct walk *walk, struct block_key *key)
 	}
 }
 
-/* Fill thread->stack with the stack that begins at `pc` and `sp`: the caller of a function that is
- * returning, so that all registers which it had to save have the caller's values again. */
-static __always_inline void take_stack(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp)
+/* A step of a stack's id, a 64-bit mix of its return addresses. Unlike the buckets of a
+ * stack-trace map, any two of 16,384 stacks share an id with a probability of 1 in 10^11. */
+static __always_inline u64 mix(u64 id, u64 value)
+{
+	id = (id ^ value) * 0x9e3779b97f4a7c15ULL;
+	return id ^ id >> 32;
+}
+
+/* Fill thread->stack with the stack that begins at `pc` and `sp`, and return its id: that of the
+ * caller of a function that is returning, so that all registers which it had to save have the
+ * caller's values again. */
+static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp)
 {
 	struct stack *stack = &thread->stack;
-	struct walk walk = { .pc = pc, .sp = sp, .bp = PT_REGS_FP(ctx) };
+	struct walk walk = {
+		.pc = pc, .sp = sp, .bp = PT_REGS_FP(ctx), .saved_at = thread->saved_at,
+	};
 	struct block_key key = key_of(0);
 	struct frame_rule *rule;
-	u32 depth = 0;
+	u64 id = 0x243f6a8885a308d3ULL;
 
+	stack->depth = 0;
 	stack->truncated = 1;
+	for (int i = 0; i < SAVED_REGISTERS - 1; i++)
+		thread->saved_at[i] = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
 		stack->pc[i] = walk.pc;
-		depth = i + 1;
+		stack->depth = i + 1;
+		id = mix(id, walk.pc);
 		key.address = walk.pc;
 		rule = frame_rules.lookup(&key);
 		if (!rule) {
@@ -168,5 +184,6 @@ static __always_inline void take_stack(struct pt_regs *ctx, struct thread *threa
 			break;
 		}
 	}
-	stack->depth = depth;
+	id = mix(id, stack->truncated);
+	return id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
 }

@@ -69,7 +69,8 @@ class _Bands:
 
     def histogram(self) -> Histogram:
         used = np.flatnonzero(self._counts)
-        end = int(used[-1]) + 1 if len(used) else 1
+        # and the band after the last one in use, so that this one has an end
+        end = min(int(used[-1]) + 2 if len(used) else 1, len(self._edges))
         return Histogram(
             edges=tuple(self._edges[:end].tolist()),
             bytes=tuple(self._bytes[:end].tolist()),
