@@ -1,4 +1,4 @@
-"""What a row of snapshots says: rates, growth, order and text filter. Pure: model and numpy only.
+"""What a row of snapshots says: rates, growth, order and text filter. Pure.
 
 One tick costs O(stacks). Time is always the snapshot's own, never a clock's.
 """
@@ -12,6 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaktop.model import Counters, Frame, Site, Snapshot, SortKey
+from leaktop.plumbing import is_plumbing
+
+__all__ = [
+    "TICKS",
+    "WINDOW_S",
+    "History",
+    "Rates",
+    "Reading",
+    "frame_that_matters",
+    "haystack",
+    "is_plumbing",
+    "matches",
+    "ordered",
+    "text_filter",
+]
 
 WINDOW_S = 10.0
 """Growth is measured over about this many seconds."""
@@ -21,22 +36,6 @@ TICKS = 120
 
 _ROWS = 256
 _HAYSTACK_LIMIT = 64 * 1024
-
-# Functions that allocate for somebody else, by exact name without prefix of the allocator.
-_ALLOCATORS = re.compile(
-    r"(?:__libc_|__GI_|__GI___libc_|je_|jemalloc_|tc_|mi_|__|_+)?"
-    r"(?:malloc|calloc|realloc|reallocarray|free|memalign|aligned_alloc|posix_memalign|valloc|"
-    r"pvalloc|strdup|strndup|mmap|mmap64|mremap|munmap)"
-    r"(?:_default|_impl|_internal)?"
-    # Wrappers of libraries that end the process or count on failure, and add no meaning.
-    r"|(?:x|xx|g_|g_try_|g_slice_|OPENSSL_|CRYPTO_|sqlite3_?|PyMem_(?:Raw)?|PyObject_|_PyMem_Raw)"
-    r"(?:[mMcC]alloc0?|[rR]ealloc|zalloc|strdup|alloc0?|Malloc|Calloc|Realloc|malloc_n|calloc_n)"
-)
-# Name spaces that are plumbing through and through.
-_PLUMBING = ("std::", "__gnu_cxx::", "__cxxabiv1::")
-_OPERATOR_NEW = re.compile(r"operator (?:new|delete)\b|__cxa_allocate_exception$|_Zn[wa]m")
-_OPERATOR_SIGN = re.compile(r"\boperator\s*(?:<=>|<<=?|>>=?|<=|>=|->\*?|<|>|\(\))")
-_INNERMOST_ANGLES = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +241,7 @@ def matches(frames: Sequence[Frame], pattern: str) -> bool:
 def frame_that_matters(frames: Sequence[Frame]) -> Frame:
     """Return the frame that a reader looks for: the innermost one that is no plumbing.
 
-    Plumbing are the allocator's own functions and the usual wrappers around them, operator new,
-    and everything in ``std::`` and the C++ runtime. Where every named frame is plumbing, the
+    ``leaktop.plumbing`` has the table of what is. Where every named frame is plumbing, the
     innermost named one; without names the innermost; for an empty stack a frame at address 0.
     """
     named = None
@@ -254,23 +252,3 @@ def frame_that_matters(frames: Sequence[Frame]) -> Frame:
             return frame
         named = named or frame
     return named or (frames[0] if frames else Frame(0))
-
-
-@lru_cache(maxsize=16384)
-def is_plumbing(symbol: str) -> bool:
-    """Tell whether a demangled function name belongs to an allocator or to the C++ runtime."""
-    if _OPERATOR_NEW.match(symbol):
-        return True
-    name = _qualified_name(symbol[:4096])
-    return name.startswith(_PLUMBING) or _ALLOCATORS.fullmatch(name) is not None
-
-
-# "void std::vector<int>::push<long>(long) const" -> "std::vector::push"
-def _qualified_name(symbol: str) -> str:
-    name = _OPERATOR_SIGN.sub("operator@", symbol.replace("(anonymous namespace)", "@"))
-    for _ in range(32):  # template arguments nest; what is deeper stays, and is then no plumbing
-        name, found = _INNERMOST_ANGLES.subn("", name)
-        if not found:
-            break
-    name = name.partition("(")[0].partition("@plt")[0].rstrip()
-    return name.rpartition(" ")[2].lstrip("*&")

@@ -181,7 +181,7 @@ class CallFrames:
         length = head.fixed(4)
         if length == _U32:
             raise CallFrameError("an entry in the 64-bit format")
-        if not 4 <= length <= _ENTRY_MAX:  # noqa: PLR2004
+        if not 4 <= length <= _ENTRY_MAX:
             raise CallFrameError(f"an entry of {length} bytes")
         return Cursor(self._read(address + 4, length), address + 4)
 
@@ -209,7 +209,7 @@ def _parse_common(cursor: "Cursor", base: int) -> _Common:
     if version not in (1, 3, 4):
         raise CallFrameError(f"a common entry of version {version}")
     augmentation = cursor.text()
-    if version == 4:  # noqa: PLR2004
+    if version == 4:
         cursor.skip(2)  # sizes of an address and of a segment selector
     code_factor, data_factor = cursor.uleb(), cursor.sleb()
     return_register = cursor.u1() if version == 1 else cursor.uleb()

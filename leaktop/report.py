@@ -56,7 +56,7 @@ def _print_snapshots(
     printed = 0
     while printed != options.iterations:
         due += options.delay_s
-        stop.wait(max(0.0, due - time.monotonic()))
+        stop.wait(max(0.0, due - time.monotonic()), source.end_descriptor)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
         reading = history.add(source.snapshot())
         top = ordered(reading, options.sort)[: options.top]
@@ -98,8 +98,10 @@ class _Stop:
         with suppress(BlockingIOError):  # full: it was asked often enough
             os.write(self._writer, b"\0")
 
-    def wait(self, seconds: float) -> None:
-        select.select([self._reader], [], [], seconds)
+    def wait(self, seconds: float, other: int | None) -> None:
+        # or until another descriptor is readable
+        watched = [self._reader] if other is None else [self._reader, other]
+        select.select(watched, [], [], seconds)
 
     def close(self) -> None:
         os.close(self._reader)

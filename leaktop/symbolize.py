@@ -113,7 +113,7 @@ class Symbolizer:
 
     def _name_one(self, location: Location) -> _Named:
         module = location.module
-        if module is None or not module.has_file:
+        if module is None or self._binary(module) is None:
             jit = self._perf_map.find(location.address - 1) if self._perf_map else None
             if jit is not None or module is None:
                 return _Named(jit=jit)
@@ -222,8 +222,8 @@ def _frames(
 ) -> list[Frame]:
     module, jit = location.module, named.jit
     if jit is not None:
-        offset = location.address - jit.start
-        return [Frame(location.address, jit.module, jit.name, offset, file=jit.file)]
+        inside = location.address - jit.start
+        return [Frame(location.address, jit.module, jit.name, inside, file=jit.file)]
     physical = Frame(
         address=location.address,
         module=module.name if module else None,

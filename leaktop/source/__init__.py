@@ -36,6 +36,11 @@ class Source(Protocol):
         """What is traced, for people: ``tracing PID (COMM): N functions in LIBRARY``."""
         ...
 
+    @property
+    def end_descriptor(self) -> int | None:
+        """A descriptor that becomes readable when the target ends; None where nothing tells."""
+        ...
+
     def start(self, progress: Callable[[str], None]) -> None:
         """Attach and begin to count; ``progress`` is told each step in a few words.
 

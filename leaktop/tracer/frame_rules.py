@@ -54,23 +54,24 @@ def rule_of(row: Row, address: int, registers: Registers) -> FrameRule:
     if row.signal_frame:
         # all registers lie where the kernel put them, whatever the unwinder is told
         return FrameRule(BASE_SP, flags=FLAG_SIGNAL)
+    return _called_frame(row, address, registers)
+
+
+def _called_frame(row: Row, address: int, registers: Registers) -> FrameRule:
+    at_return = row.registers.get(row.return_register)
     if at_return is None or at_return.kind is not Kind.OFFSET or at_return.value != -_WORD:
         return UNKNOWN
     try:
         cfa = _cfa(row.cfa, address, registers)
     except CallFrameError:
         return UNKNOWN
-    if cfa.register == registers.stack_pointer:
-        base = BASE_SP
-    elif cfa.register in registers.saved:
-        base = BASE_SAVED + registers.saved.index(cfa.register)
-    else:
-        return UNKNOWN
-    if max(abs(cfa.offset), abs(cfa.inner)) >= _OFFSET_MAX:
+    bases = {registers.stack_pointer: BASE_SP}
+    bases |= {register: BASE_SAVED + i for i, register in enumerate(registers.saved)}
+    if cfa.register not in bases or max(abs(cfa.offset), abs(cfa.inner)) >= _OFFSET_MAX:
         return UNKNOWN
     slots, from_fp = _slots(row, address, registers)
     return FrameRule(
-        base=base,
+        base=bases[cfa.register],
         cfa_offset=cfa.offset,
         load_offset=cfa.inner,
         flags=FLAG_LOADED * cfa.loaded | FLAG_SLOTS_FROM_FP * from_fp,
@@ -236,7 +237,7 @@ def _number(value: _Value) -> int:
 
 
 def _shifted(left: int, right: int) -> int:
-    return left << right & _U64 if 0 <= right < 64 else 0  # noqa: PLR2004
+    return left << right & _U64 if 0 <= right < 64 else 0
 
 
 def _numbers(compute: Callable[[int, int], int]) -> Callable[[_Value, _Value], _Value]:

@@ -12,7 +12,7 @@ from leaktop.modules import Location
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
-from leaktop.tracer.arch import Architecture, this_machine
+from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Attached, Attacher, choose
 from leaktop.tracer.blocks import Held, detail_of, held_by_stack
 from leaktop.tracer.loader import Capacity, Program
@@ -73,6 +73,11 @@ class LiveSource:
     def target(self) -> Target:
         """The process, as it was when leaktop looked first."""
         return Target(pid=self._process.pid, comm=self._process.comm)
+
+    @property
+    def end_descriptor(self) -> int | None:
+        """Becomes readable when the process exits (pidfd_open(2))."""
+        return self._process.end_descriptor
 
     @property
     def ready_line(self) -> str:

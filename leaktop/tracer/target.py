@@ -66,17 +66,26 @@ class TargetProcess:
         self._identity = (stat.start_time, stat.start_stack)
         try:
             self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise TracerError(
+                f"process {pid} exited before leaktop could attach", exit_code=NO_TARGET
+            ) from None
         except OSError as error:
-            raise self._gone() from error
+            raise TracerError(f"process {pid} cannot be held: {error.strerror}") from None
         self._mapped = _Mapped(())
         self.code_version = 0
         """Grows whenever a refresh finds that code was mapped or unmapped."""
         self._lock = threading.Lock()
         self._modules: dict[tuple[str, int, str], Module] = {}
 
+    @property
+    def end_descriptor(self) -> int | None:
+        """Descriptor that becomes readable when the process exits; None once closed."""
+        return self._pidfd if self._pidfd >= 0 else None
+
     def why_over(self) -> str | None:
         """Return why the process can no longer be traced, in words, or None while it can."""
-        if select.select([self._pidfd], [], [], 0)[0]:
+        if self._pidfd >= 0 and select.select([self._pidfd], [], [], 0)[0]:
             return "exited"
         stat = self._stat()
         if stat is None or stat.state in ("Z", "X"):
@@ -176,11 +185,6 @@ class TargetProcess:
                     f"{self.pid} is a thread of process {leader}; give that: -p {leader}",
                     exit_code=NO_TARGET,
                 )
-
-    def _gone(self) -> TracerError:
-        return TracerError(
-            f"process {self.pid} exited before leaktop could attach", exit_code=NO_TARGET
-        )
 
     def _locate(self, address: int) -> Location:
         # a return address may lie just past the code of its mapping: the call lies inside

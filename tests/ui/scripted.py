@@ -71,6 +71,10 @@ class ScriptedSource:
         return TARGET
 
     @property
+    def end_descriptor(self) -> int | None:
+        return None
+
+    @property
     def ready_line(self) -> str:
         return "tracing 4242 (leaky): 13 functions in libc.so.6"
 

@@ -146,9 +146,9 @@ def test_a_block_born_while_the_map_is_read_has_age_0() -> None:
     assert bands(detail.ages) == {0.0: (1, 1)}
 
 
-def test_histograms_end_with_the_last_band_in_use() -> None:
+def test_histograms_end_one_band_after_the_last_in_use() -> None:
     detail = detail_of(as_map([Block(5, time.monotonic_ns(), 2)]), 2)
-    assert detail.sizes == Histogram((0.0, 1.0, 2.0, 4.0), (0, 0, 0, 5), (0, 0, 0, 1))
+    assert detail.sizes == Histogram((0.0, 1.0, 2.0, 4.0, 8.0), (0, 0, 0, 5, 0), (0, 0, 0, 1, 0))
 
 
 def test_age_bands_grow() -> None:

@@ -80,6 +80,8 @@ def test_defaults() -> None:
         "max_size": UNLIMITED,
         "sample_rate": 1,
         "older": 0,
+        "object": None,
+        "symbols_prefix": None,
         "max_allocs": 1_000_000,
         "max_stacks": 16_384,
         "batch": True,  # standard output is no terminal here

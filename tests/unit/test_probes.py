@@ -4,44 +4,77 @@ import re
 from pathlib import Path
 
 from leaktop.elf import FileOffset
-from leaktop.tracer import probes
 from leaktop.tracer.loader import BPF_SOURCE
-from leaktop.tracer.probes import FUNCTIONS, RETURN_PROGRAM, functions_in, is_allocator, probes_for
+from leaktop.tracer.probes import (
+    RETURN_PROGRAM,
+    Exit,
+    Traced,
+    functions_in,
+    is_allocator,
+    probes_for,
+    table,
+)
 
-OPTIONAL = {"aligned_alloc", "valloc", "pvalloc", "reallocarray"}
-WITHOUT_RETURN = {"free", "munmap"}
+C = (
+    "malloc",
+    "calloc",
+    "realloc",
+    "free",
+    "posix_memalign",
+    "memalign",
+    "mmap",
+    "munmap",
+    "mremap",
+)
+OPTIONAL_C = ("aligned_alloc", "valloc", "pvalloc", "reallocarray")
 
 
 def found(**addresses: int) -> dict[str, FileOffset]:
     return {name: FileOffset(address) for name, address in addresses.items()}
 
 
+def traced(**addresses: int) -> list[Traced]:
+    return [Traced(function, at) for function, at in functions_in(table(), found(**addresses))]
+
+
 def chosen(**addresses: int) -> dict[str, int]:
-    return {function.name: offset for function, offset in functions_in(found(**addresses))}
+    return {each.function.name: each.offset for each in traced(**addresses)}
 
 
-def test_every_function_of_the_interface_is_listed_once() -> None:
-    names = [function.name for function in FUNCTIONS]
-    assert set(names) == {
-        *("malloc", "calloc", "realloc", "free", "mmap", "munmap", "mremap"),
-        *("posix_memalign", "memalign", "aligned_alloc", "valloc", "pvalloc", "reallocarray"),
-    }
+def test_every_function_is_listed_once() -> None:
+    names = [function.name for function in table()]
+    assert {*C, *OPTIONAL_C} <= set(names)
     assert len(names) == len(set(names))
-    assert frozenset(names) == probes.NAMES
 
 
 def test_only_what_a_library_may_lack_is_optional() -> None:
-    assert {function.name for function in FUNCTIONS if not function.required} == OPTIONAL
+    required = {function.name for function in table() if function.required}
+    assert required & {*C, *OPTIONAL_C} == set(C)
 
 
-def test_only_what_entry_tells_all_about_has_no_return_probe() -> None:
-    assert {function.name for function in FUNCTIONS if not function.returns} == WITHOUT_RETURN
+def test_only_what_entry_tells_all_about_has_its_end_not_seen() -> None:
+    assert {function.name for function in table() if function.exit is Exit.NONE} >= {
+        *("free", "munmap", "je_free", "mi_free", "_ZdlPv", "_ZdaPvmSt11align_val_t"),
+    }
+    by_program = {function.program for function in table() if function.exit is Exit.NONE}
+    assert by_program == {"on_free", "on_munmap"}
+
+
+def test_return_addresses_are_left_alone_where_an_exception_may_pass() -> None:
+    throwing = {each.name for each in table() if each.exit is Exit.INSTRUCTIONS}
+    assert throwing == {"_Znwm", "_Znam", "_ZnwmSt11align_val_t", "_ZnamSt11align_val_t"}
+
+
+def test_a_prefix_replaces_the_known_ones() -> None:
+    names = {function.name for function in table("my_")}
+    assert {"my_malloc", "my_free", "mmap"} <= names
+    assert not names & {"malloc", "je_malloc", "_Znwm"}
 
 
 def test_every_program_named_is_one_of_the_bpf_source() -> None:
     source = (BPF_SOURCE / "memleak.bpf.c").read_text()
     written = set(re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)", source, re.MULTILINE))
-    assert {function.program for function in FUNCTIONS} | {RETURN_PROGRAM} == written
+    assert {function.program for function in table()} | {RETURN_PROGRAM} == written
 
 
 def test_functions_come_in_the_order_of_the_table() -> None:
@@ -71,9 +104,14 @@ def test_an_allocator_defines_both_malloc_and_free() -> None:
     assert not is_allocator({})
 
 
+def test_an_allocator_may_have_a_prefix() -> None:
+    assert is_allocator(found(je_malloc=1, je_free=2))
+    assert is_allocator(found(my_malloc=1, my_free=2), "my_")
+    assert not is_allocator(found(malloc=1, free=2), "my_")
+
+
 def test_all_returns_are_probed_before_any_entry() -> None:
-    table = functions_in(found(malloc=1, free=2, mmap=3, munmap=4))
-    planned = list(probes_for(table))
+    planned = list(probes_for(traced(malloc=1, free=2, mmap=3, munmap=4)))
     assert [str(probe) for probe in planned] == [
         "malloc (return)",
         "mmap (return)",
@@ -90,11 +128,21 @@ def test_all_returns_are_probed_before_any_entry() -> None:
 
 
 def test_probes_can_be_planned_from_an_iterator() -> None:
-    table = functions_in(found(malloc=1))
-    assert len(list(probes_for(iter(table)))) == 2
+    assert len(list(probes_for(iter(traced(malloc=1))))) == 2
+
+
+def test_ret_instructions_are_probed_as_instructions() -> None:
+    (new,) = [function for function in table() if function.name == "_Znwm"]
+    exits = (FileOffset(5), FileOffset(9))
+    planned = list(probes_for([Traced(new, FileOffset(1), exits)]))
+    assert [(each.offset, each.program, each.is_return_probe) for each in planned] == [
+        (5, RETURN_PROGRAM, False),
+        (9, RETURN_PROGRAM, False),
+        (1, "on_new", False),
+    ]
 
 
 def test_the_sources_that_are_compiled_lie_beside_the_package() -> None:
-    assert {"memleak.bpf.c", "memleak.h", "headers"} <= {
+    assert {"memleak.bpf.c", "unwind.bpf.h", "memleak.h", "headers"} <= {
         path.name for path in Path(BPF_SOURCE).iterdir()
     }

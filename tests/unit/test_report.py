@@ -81,6 +81,10 @@ class Scripted:
         self.target = Target(123, "leaky")
         self.names: dict[int, tuple[Frame, ...]] = {}
 
+    @property
+    def end_descriptor(self) -> int | None:
+        return None
+
     def start(self, progress: Callable[[str], None]) -> None:
         progress("attaching")
         self.events.append("start")

@@ -15,6 +15,12 @@ from pathlib import Path
 import pytest
 
 from leaktop.tracer import TracerError
+from leaktop.tracer.allocators import (
+    Allocator,
+    Choice,
+    find_allocators,
+    require_allocator,
+)
 from leaktop.tracer.target import TargetProcess
 
 PF_KTHREAD = 0x00200000
@@ -143,6 +149,14 @@ def test_a_process_that_exits(sleeper: "subprocess.Popen[bytes]", hold: Hold) ->
         sleeper.wait()
 
 
+def allocators_of(
+    target: TargetProcess, progress: Callable[[str], None] = lambda _: None
+) -> list[Allocator]:
+    found = find_allocators(target, Choice(), (), progress)
+    require_allocator(target, Choice(), found)
+    return found
+
+
 def test_a_process_that_ended_before_it_was_looked_at(
     sleeper: "subprocess.Popen[bytes]", hold: Hold
 ) -> None:
@@ -150,7 +164,7 @@ def test_a_process_that_ended_before_it_was_looked_at(
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
     target = hold(sleeper.pid)
     target.refresh()
-    refused(lambda: target.allocators(lambda _: None), 4, str(sleeper.pid), "exited")
+    refused(lambda: allocators_of(target), 4, str(sleeper.pid), "exited")
 
 
 def test_another_program_in_the_same_process(start: Start, hold: Hold) -> None:
@@ -263,12 +277,12 @@ def test_the_allocator_is_found_in_the_target_s_own_library(hold: Hold) -> None:
     target = hold(os.getpid())
     target.refresh()
     said: list[str] = []
-    allocators = target.allocators(said.append)
+    allocators = allocators_of(target, said.append)
     assert any("libc" in step for step in said)
     libc = next(a for a in allocators if a.module.name.startswith("libc"))
     malloc = malloc_of_this_process()
     assert libc.start <= malloc < libc.end
-    offsets = {function.name: offset for function, offset in libc.functions}
+    offsets = {each.function.name: each.offset for each in libc.functions}
     assert {"malloc", "calloc", "realloc", "free", "mmap", "munmap", "mremap"} <= set(offsets)
     assert len(set(offsets.values())) == len(offsets)
     assert offsets["malloc"] == target.locate([malloc + 1])[0].offset - 1
@@ -287,7 +301,7 @@ def test_a_process_without_an_allocator(tmp_path: Path, start: Start, hold: Hold
     target = hold(process.pid)
     target.refresh()
     words = ("malloc", str(process.pid), "bare")
-    refused(lambda: target.allocators(lambda _: None), 4, *words)
+    refused(lambda: allocators_of(target), 4, *words)
 
 
 def test_close_twice_lets_go_of_every_file() -> None:
@@ -302,7 +316,7 @@ def test_close_twice_lets_go_of_every_file() -> None:
     before = open_files()
     target = TargetProcess(os.getpid())
     target.refresh()
-    target.allocators(lambda _: None)
+    allocators_of(target)
     assert open_files() > before
     target.close()
     target.close()

@@ -1,0 +1,166 @@
+"""Function names of C++, Rust and Go cut to what tells them apart. Pure, standard library only.
+
+Names come from the target: whatever is not understood stays as it is, and nothing takes longer
+than the name is long.
+"""
+
+import re
+from functools import lru_cache
+
+LIMIT = 4096
+"""Characters of a name that are looked at."""
+
+_ELLIPSIS = "…"
+_CLOSING = {"(": ")", "<": ">", "[": "]", "{": "}"}
+_OPENING = {closing: opening for opening, closing in _CLOSING.items()}
+
+# What compilers add to a name for a part or a copy of a function, mangled or not.
+_CLONES = re.compile(
+    r"(?: ?\[clone [^\]]*\]| \(\.[\w.]+\)|\.(?:cold|part|isra|constprop|lto_priv|llvm|localalias)"
+    r"(?:\.\d+)*)+$"
+)
+_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
+_RUST_CRATE_HASH = re.compile(r"\[[0-9a-f]{10,16}\]")  # of v0 names, on each crate
+_ABI_TAG = re.compile(r"\[abi:\w+\]")
+# libstdc++, libc++ and Abseil put all they have in an inline name space for their version.
+_INLINE = re.compile(r"\b(std|__gnu_cxx|absl)::(?:__(?:cxx11|ndk\d|\d)|lts_\d+)::")
+_STRINGS = re.compile(
+    r"\bstd::basic_(string(?:_view)?)<(char|wchar_t)(?:, std::char_traits<\2> ?)?"
+    r"(?:, std::allocator<\2> ?)?>"
+)
+_TRAILING = re.compile(r"(?:\s*(?:const|volatile|&&?|noexcept|\[[^\]]*\]))+$")
+_OPERATOR = re.compile(r"\boperator\b")
+_NO_BRACKETS = re.compile(
+    r"\boperator(?:\(\)|\[\]|\s*(?:<=>|->\*?|<<=?|>>=?|<=|>=|<|>))"
+    r"|<(?:module|lambda|locals|listcomp|setcomp|dictcomp|genexpr)>"  # Python
+)
+_MAX_NESTED = 8
+_GO_PATH = re.compile(r"^(?:[\w-]+\.)+[a-z]{2,}/(?:[^/\s(\[]+/)*(?=[^/\s(\[]+\.)")
+_SIGN_OF = str.maketrans("<>()[]", "\ue000\ue001\ue002\ue003\ue004\ue005")
+_SIGN_BACK = str.maketrans("\ue000\ue001\ue002\ue003\ue004\ue005", "<>()[]")
+
+
+@lru_cache(maxsize=16384)
+def short_name(symbol: str, width: int = 0) -> str:
+    """Return a function's name for a table: without parameters, result and noise.
+
+    Dropped are ABI tags, inline name spaces such as ``std::__cxx11``, hashes and crate hashes of
+    Rust, marks of compiler clones and the path of a Go package; ``std::basic_string<char, …>``
+    is ``std::string``. Template arguments become ``<…>`` where the name does not fit into
+    ``width`` characters with them.
+    """
+    if len(symbol) > LIMIT:
+        return symbol
+    name = without_parameters(symbol)
+    return name if len(name) <= width else _fold(name, f"<{_ELLIPSIS}>")
+
+
+@lru_cache(maxsize=16384)
+def qualified_name(symbol: str) -> str:
+    """Return the name alone: ``short_name`` without template arguments altogether.
+
+    ``void std::vector<int>::push<long>(long) const`` is ``std::vector::push``. The ``<T as
+    Trait>`` that Rust names begin with stays.
+    """
+    return _fold(without_parameters(symbol[:LIMIT]), "").replace("::::", "::").rstrip(": ")
+
+
+def without_parameters(symbol: str) -> str:
+    """Return a name without parameters, result and noise, but with its template arguments."""
+    name = _CLONES.sub("", symbol)
+    name = _RUST_HASH.sub("", _RUST_CRATE_HASH.sub("", _ABI_TAG.sub("", name)))
+    name = _GO_PATH.sub("", _INLINE.sub(r"\1::", name))
+    name = _STRINGS.sub(lambda found: f"std::{'w' * (found[2] != 'char')}{found[1]}", name)
+    if name.startswith("operator "):  # new, delete and conversions
+        return name.partition("(")[0]
+    # signs that are no brackets are out of the way under other characters
+    name = _NO_BRACKETS.sub(_masked, name)
+    name = _without_result(_without_list(name.replace(" >", ">")))
+    return name.translate(_SIGN_BACK) or symbol
+
+
+def _without_list(name: str) -> str:
+    # cuts the parameters off the end, and what qualifies the function behind them
+    bare = _TRAILING.sub("", name)
+    if not bare.endswith(")"):
+        return name
+    at = _opening(bare, len(bare) - 1)
+    if at <= 0 or bare[at:].startswith("(anonymous") or bare[at - 1] in ":.":
+        return name
+    return bare[:at].rstrip()
+
+
+def _opening(text: str, end: int) -> int:
+    # where the bracket opens that closes at `end`; -1 where they do not match
+    wanted: list[str] = []
+    for at in range(end, -1, -1):
+        sign = text[at]
+        if sign in _OPENING and not (sign == ">" and at and text[at - 1] == "-"):
+            wanted.append(_OPENING[sign])
+        elif sign in _CLOSING and wanted and wanted.pop() != sign:
+            return -1
+        if not wanted:
+            return at
+    return -1
+
+
+def _without_result(name: str) -> str:
+    # the name begins behind the last blank outside brackets, or before `operator unsigned int`
+    found = _OPERATOR.search(name)
+    end = found.start() if found else len(name)
+    depth = 0
+    for at in range(end - 1, -1, -1):
+        sign = name[at]
+        if sign in _OPENING and not (sign == ">" and at and name[at - 1] == "-"):
+            depth += 1
+        elif sign in _CLOSING:
+            depth -= 1
+        elif sign == " " and not depth:
+            return name[at + 1 :].lstrip("*&") if _is_result(name[:at]) else name
+        if depth < 0:
+            return name
+    return name
+
+
+def _is_result(text: str) -> bool:
+    # not so in names as runtimes give them: `LazyCompile:~f /a.js`, `vtable for X`
+    return re.search(r"\bfor$|[/~*]\w|[^:]:[^:]", text) is None
+
+
+def _fold(name: str, folded: str, nested: int = 0) -> str:
+    # puts `folded` for each outermost <...>; those that a Rust name begins with stay
+    masked = _NO_BRACKETS.sub(_masked, name)
+    if masked.startswith("<") and nested < _MAX_NESTED:
+        end = _closing(masked)
+        if " as " in masked[:end]:
+            inner = _fold(masked[1:end], folded, nested + 1)
+            rest = _fold(masked[end + 1 :], folded, nested + 1)
+            return f"<{inner}>{rest}".translate(_SIGN_BACK)
+    parts, depth, round_depth = [], 0, 0
+    for at, sign in enumerate(masked):
+        if not depth and sign != "<":
+            parts.append(sign)
+            continue
+        round_depth += (sign == "(") - (sign == ")")
+        if round_depth <= 0 and sign == "<":
+            depth += 1
+            if depth == 1:
+                parts.append(folded)
+        elif round_depth <= 0 and sign == ">" and masked[at - 1] != "-":
+            depth -= 1
+            round_depth = 0
+    return name if depth else "".join(parts).translate(_SIGN_BACK)
+
+
+def _masked(found: re.Match[str]) -> str:
+    return found[0].translate(_SIGN_OF)
+
+
+def _closing(text: str) -> int:
+    # where the bracket closes that the text begins with
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += (sign == "<") - (sign == ">" and text[at - 1] != "-")
+        if not depth:
+            return at
+    return len(text)

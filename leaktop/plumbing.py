@@ -1,0 +1,97 @@
+"""Which functions only allocate for others: what a reader of a stack passes over.
+
+A name is plumbing, whatever its parameters and template arguments, where it is
+
+======================  ========================================================================
+an allocator's own      ``malloc`` and kin under the prefixes of glibc, jemalloc, tcmalloc,
+                        mimalloc and musl; ``operator new`` and ``delete``; ``mmap`` and kin
+a wrapper around it     ``xmalloc``, ``g_malloc``, ``OPENSSL_malloc``, ``sqlite3_malloc``,
+                        CPython's ``PyMem_``, ``PyObject_Malloc``, ``_PyObject_GC_New``, …
+of the C library        ``strdup``, ``asprintf``, ``getline``, ``fopen``, ``opendir`` and inner
+                        functions of theirs (``_IO_…``)
+of the C++ runtime      everything in ``std::``, ``__gnu_cxx::``, ``__cxxabiv1::``
+a container's, C++      ``boost::`` containers and smart pointers, ``absl::`` containers and
+                        their ``…_internal``, ``folly::`` vectors, strings and maps, ``eastl::``,
+                        ``llvm::`` containers, ``google::protobuf::`` arenas and fields, ``fmt::``
+Qt's                    containers, strings and shared data: ``QList``, ``QHash``,
+                        ``QString``, ``QArrayData``, ``QtPrivate::``, …
+GLib's                  ``g_strdup…``, ``g_array_…``, ``g_hash_table_…``, ``g_slice_…``, …
+Rust's                  everything in ``std::``, ``hashbrown::``, the modules of ``alloc::`` and ``core::``,
+                        ``__rust_alloc`` and kin; ``<T as Trait>::f`` where ``T`` is of these,
+                        or a primitive under a trait of these
+Go's                    everything in ``runtime.`` and ``runtime/``, and what cgo puts between
+======================  ========================================================================
+"""
+
+import re
+from functools import lru_cache
+
+from leaktop.names import qualified_name
+
+_ALLOCATOR = (
+    r"(?:__libc_|__GI_|__GI___libc_|je_|jemalloc_|tc_|mi_|__|_+)?"
+    r"(?:malloc|calloc|realloc|reallocarray|free|memalign|aligned_alloc|posix_memalign|valloc|"
+    r"pvalloc|strdup|strndup|mmap|mmap64|mremap|munmap)"
+    r"(?:_default|_impl|_internal)?"
+    r"|tcmalloc::.*|mi_(?:heap_|theap_|_)?(?:m|z|c|re|rec)alloc\w*|operator (?:new|delete)(?:\[\])?"
+    r"|_Z(?:n[wa]m|d[la]Pv)\w*|__cxa_allocate_(?:dependent_)?exception|allocate_dtv|_dl_allocate_tls"
+)
+_WRAPPER = (
+    # those that end the process or count on failure, and add no meaning
+    r"(?:x|xx|g_|g_try_|g_slice_|OPENSSL_|CRYPTO_|sqlite3_?|PyMem_(?:Raw)?|PyObject_|_PyMem_Raw)"
+    r"(?:[mMcC]alloc0?|[rR]ealloc|zalloc|strdup|alloc0?|Malloc|Calloc|Realloc|malloc_n|calloc_n)"
+    r"|_PyMem_\w+|_PyObject_(?:Malloc|Calloc|Realloc|GC_\w+|New\w*|Arena\w*)|_?PyObject_GC_\w+"
+    r"|(?:_?PyType_(?:Generic)?Alloc\w*|gc_alloc|pymalloc_alloc|new_arena|allocate_from_new_pool)"
+)
+_C_LIBRARY = (
+    r"(?:__)?v?asprintf(?:_chk|_internal)?|__vasprintf_internal|(?:_IO_)?get(?:line|delim)|wcsdup"
+    r"|(?:__)?(?:f(?:re)?open|fdopen|fmemopen|open_memstream|opendir)(?:64|_internal)?|_IO_\w+"
+    r"|__(?:opendir\w*|alloc_dir|fopen_maybe_mmap)"
+)
+_CXX = (
+    r"(?:std|__gnu_cxx|__cxxabiv1|eastl|fmt)::.*"
+    r"|boost::(?:container|unordered|intrusive|detail|move_detail|multi_index|circular_buffer\w*"
+    r"|make_shared|allocate_shared|shared_ptr|scoped_ptr|function\w*|any|variant|optional|pool\w*)\b.*"
+    r"|absl::(?:\w+_internal|(?:flat|node)_hash_(?:map|set)|btree_\w+|InlinedVector|FixedArray|Cord"
+    r"|Str(?:Cat|Append|Join|Split|Format))\b.*"
+    r"|folly::(?:(?:fb|small_|basic_fb)\w*|F14\w+|f14|detail|IOBuf)\b.*"
+    r"|llvm::(?:SmallVector|SmallPtrSet|DenseMap|DenseSet|StringMap|BumpPtrAllocator|safe_\w*alloc"
+    r"|allocate_buffer|MallocAllocator|Allocator)\w*.*"
+    r"|google::protobuf::(?:internal|Arena|RepeatedField|RepeatedPtrField|Map)\b.*"
+)
+_QT = (
+    r"Qt(?:Private|SharedPointer|MetaContainerPrivate)::.*|QHashPrivate::.*"
+    r"|Q(?:ArrayData|ArrayDataOps|TypedArrayData|ArrayDataPointer|GenericArrayOps|List|ListData"
+    r"|Vector|VarLengthArray|LinkedList|Stack|Queue|Hash|HashData|MultiHash|Map|MapData|MapDataBase"
+    r"|MapNode|MapNodeBase|MultiMap|Set|String|StringBuilder|StringList|ByteArray|Buffer"
+    r"|SharedPointer|SharedData|SharedDataPointer|ScopedPointer|Variant)(?:::.*)?"
+)
+_GLIB = (
+    r"g_(?:str(?:n?dup|concat|join|split)\w*|slist_\w+|list_\w+|queue_\w+|(?:ptr_|byte_)?array_\w+"
+    r"|string_\w+|hash_table_\w+|slice_\w+|memdup2?|aligned_alloc\w*|object_new\w*"
+    r"|type_create_instance|malloc\w*|realloc\w*|try_\w*alloc\w*)"
+)
+# C++ programs have name spaces of their own called core and alloc: Rust's are told by their modules.
+_RUST_SPACE = (
+    r"(?:(?:std|hashbrown|indexmap|smallvec)|(?:alloc|core)::(?:alloc|any|array|ascii|borrow|boxed"
+    r"|cell|char|clone|cmp|collections|convert|default|error|ffi|fmt|future|hash|hint|intrinsics"
+    r"|iter|marker|mem|net|num|ops|option|panic|panicking|pin|ptr|raw_vec|rc|result|slice|str"
+    r"|string|sync|task|time|unicode|vec))::"
+)
+_RUST = (
+    rf"{_RUST_SPACE}.*|<[&*\[(]*(?:mut |const |dyn )?{_RUST_SPACE}.*"
+    rf"|<[&*\[(]*(?:mut )?\w+\W*(?:;[^>]*)? as {_RUST_SPACE}.*"
+    r"|_*(?:__)?(?:rust|rg|rdl)_(?:re)?alloc\w*|exchange_malloc|.*___rust_(?:re)?alloc\w*"
+)
+_GO = r"runtime[./].*|_cgo_\w+|_cgoexp_\w+|x_cgo_\w+|crosscall\w*|_Cfunc_\w+"
+
+_PLUMBING = re.compile(
+    "|".join((_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO)), re.DOTALL
+)
+
+
+@lru_cache(maxsize=16384)
+def is_plumbing(symbol: str) -> bool:
+    """Tell whether a demangled function name only allocates for others; see the table above."""
+    name = qualified_name(symbol).partition("@plt")[0]
+    return _PLUMBING.fullmatch(name) is not None
