@@ -157,7 +157,6 @@ LOSSES: Mapping[str, str] = {
     "unmatched_unmaps": "munmap calls that match no mapping seen, or only its middle",
     "mapping_ends_full": "mappings whose tail cannot be matched: the table of ends was full",
     "unread_results": "posix_memalign results that could not be read",
-    "questions_full": "code addresses whose call-frame rule could not be asked for",
     "rules_full": "code addresses that found no room for their call-frame rule",
 }
 """Every way to lose something, in the order of ``memleak.h``: name to what it means."""

@@ -577,7 +577,7 @@ int on_return(struct pt_regs *ctx)
 		stats = new_block(ctx, thread, pc, sp, &block);
 		if (settings->phase != PHASE_COUNT)
 			return 0;
-		if (stats && thread->stack.truncated)
+		if (stats && thread->stack.truncated == TRUNCATED)
 			lose(LOST_TRUNCATED);
 	}
 	if (!hold(address, &block)) {

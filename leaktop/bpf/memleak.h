@@ -67,10 +67,17 @@ struct stack_stats {
 	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
 };
 
+/* Whether a stack is whole. */
+enum truncation {
+	WHOLE = 0,		/* its last frame is the outermost */
+	TRUNCATED,		/* there were more frames */
+	ASKED,			/* there were more, and a question on its way can complete it */
+};
+
 /* A call stack. */
 struct stack {
 	u32 depth;		/* frames used */
-	u32 truncated;		/* 1: there were more frames than these */
+	u32 truncated;		/* enum truncation */
 	u64 pc[STACK_DEPTH_MAX];	/* return addresses, innermost first; 0 past depth */
 };
 
@@ -106,13 +113,20 @@ struct frame_rule {
 					 * bcc knows no array */
 };
 
-/* A code address that has no rule yet, and the frame that it was met in. */
+/* How much of the stack goes with a question. */
+#define IMAGE_BYTES 16384
+
+/* A stack that ends at a code address without a rule: what user space needs to answer with the
+ * rule, and to complete this very stack from what lay on it. */
 struct question {
-	u64 pc;			/* code address */
-	u64 sp;			/* stack pointer in that frame */
-	u64 bp;			/* frame pointer in that frame */
+	u64 stack_id;		/* the stack's key in `stacks`; nobody else has it */
+	u64 pc;			/* code address without a rule */
+	u64 registers[SAVED_REGISTERS];	/* saved registers in that frame, in a rule's order */
+	u64 sp;			/* stack pointer in that frame, where the image begins */
 	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
-	u32 zero;
+	u32 lost;		/* bit i: registers[i] cannot be followed */
+	u64 image_size;		/* bytes of image that could be read */
+	u8 image[IMAGE_BYTES];
 };
 
 /* Index of each named loss in `losses`; model.LOSSES has the same names in this order. */
@@ -126,7 +140,6 @@ enum loss {
 	LOST_UNMATCHED_UNMAPS,
 	LOST_MAPPING_ENDS_FULL,
 	LOST_UNREAD_RESULTS,
-	LOST_QUESTIONS_FULL,
 	LOST_RULES_FULL,	/* counted by user space */
 	LOSS_COUNT,
 };
@@ -136,7 +149,7 @@ _Static_assert(sizeof(struct block_key) == 16, "layout.py: BLOCK_KEY");
 _Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
 _Static_assert(sizeof(struct stack_stats) == 40, "layout.py: STACK_STATS");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
-_Static_assert(sizeof(struct question) == 32, "layout.py: QUESTION");
+_Static_assert(sizeof(struct question) == 16472, "layout.py: QUESTION");
 _Static_assert(sizeof(struct stack) == 1024, "layout.py: STACK");
 
 #endif

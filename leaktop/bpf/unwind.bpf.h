@@ -5,10 +5,7 @@
  * pointers are one such rule: what code without call-frame information is left with. */
 /* Rules. key: (code address, process), value: how to leave a frame there. */
 BPF_TABLE("hash", struct block_key, struct frame_rule, frame_rules, RULES_MAX);
-/* Addresses asked for and not answered yet, so that each is asked once. key: (code address,
- * process), value: unused. */
-BPF_TABLE("lru_hash", struct block_key, u32, rules_asked, RULES_ASKED_MAX);
-/* Questions, in order. */
+/* Stacks that need a rule, in order: struct question. */
 BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
 
 /* Where a walk is: the registers of the frame that it stands in. */
@@ -119,19 +116,42 @@ static __always_inline int leave_frame(struct pt_regs *ctx, struct walk *walk,
 	return 0;
 }
 
-static __always_inline void ask(const struct walk *walk, struct block_key *key)
+/* Copy the stack from `sp` on, as much as there is: a copy that goes beyond its mapping fails as a
+ * whole, so one page less is tried. */
+static __always_inline u64 copy_stack(u8 *image, u64 sp)
 {
-	struct question question = {
-		.pc = walk->pc, .sp = walk->sp, .bp = walk->bp, .pid = key->pid,
-	};
-	u32 one = 1;
+	u64 size = IMAGE_BYTES - (sp & (PAGE_SIZE - 1));
 
-	if (rules_asked.insert(key, &one))
-		return;
-	if (questions.ringbuf_output(&question, sizeof(question), 0)) {
-		rules_asked.delete(key);
-		lose(LOST_QUESTIONS_FULL);
+	for (int i = 0; i < IMAGE_BYTES / PAGE_SIZE; i++) {	/* bound: the pages of an image */
+		if (size <= IMAGE_BYTES && !bpf_probe_read_user(image, size, (void *)sp))
+			return size;
+		size -= PAGE_SIZE;
 	}
+	return 0;
+}
+
+/* Ask for the rule of the address where a walk ended. False where the ring is full. */
+static __always_inline int ask(struct pt_regs *ctx, const struct walk *walk, u64 stack_id, u32 pid)
+{
+	struct question *question = questions.ringbuf_reserve(sizeof(*question));
+
+	if (!question)
+		return 0;
+	question->stack_id = stack_id;
+	question->pc = walk->pc;
+	question->sp = walk->sp;
+	question->pid = pid;
+	question->lost = 0;
+	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
+		u64 value = 0;
+
+		if (saved_register(ctx, walk, i, &value))
+			question->lost |= 1U << i;
+		question->registers[i] = value;
+	}
+	question->image_size = copy_stack(question->image, walk->sp);
+	questions.ringbuf_submit(question, 0);
+	return 1;
 }
 
 /* A step of a stack's id, a 64-bit mix of its return addresses. Unlike the buckets of a
@@ -154,9 +174,10 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 	struct block_key key = key_of(0);
 	struct frame_rule *rule;
 	u64 id = 0x243f6a8885a308d3ULL;
+	int unknown = 0;
 
 	stack->depth = 0;
-	stack->truncated = 1;
+	stack->truncated = TRUNCATED;
 	for (int i = 0; i < SAVED_REGISTERS - 1; i++)
 		thread->saved_at[i] = 0;
 #pragma clang loop unroll(disable)
@@ -167,11 +188,11 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 		key.address = walk.pc;
 		rule = frame_rules.lookup(&key);
 		if (!rule) {
-			ask(&walk, &key);
+			unknown = 1;
 			break;
 		}
 		if (rule->base == BASE_OUTERMOST) {
-			stack->truncated = 0;
+			stack->truncated = WHOLE;
 			break;
 		}
 		if (rule->base == BASE_UNKNOWN)
@@ -180,10 +201,18 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 					      : leave_frame(ctx, &walk, rule))
 			break;
 		if (!walk.pc) {	/* a stack that someone made by hand ends in 0 */
-			stack->truncated = 0;
+			stack->truncated = WHOLE;
 			break;
 		}
 	}
 	id = mix(id, stack->truncated);
+	if (unknown) {	/* an id of its own, so that it can be completed by itself */
+		u64 alone = mix(mix(id, bpf_ktime_get_ns()), bpf_get_current_pid_tgid()) | 2;
+
+		if (ask(ctx, &walk, alone, key.pid)) {
+			stack->truncated = ASKED;
+			return alone;
+		}
+	}
 	return id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
 }

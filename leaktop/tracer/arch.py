@@ -8,6 +8,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class SignalContext:
+    """Where the kernel keeps the registers of what a signal interrupted.
+
+    Offsets in bytes from the stack pointer in the frame that it made to run the handler.
+    """
+
+    sp: int
+    pc: int
+    saved: tuple[int, ...]
+    """In the order of ``Registers.saved``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registers:
     """DWARF's register numbers that unwinding speaks of."""
 
@@ -17,6 +30,7 @@ class Registers:
     saved: tuple[int, ...]
     """Registers that a callee saves, the frame pointer first, in the order of the BPF side's
     ``frame_rule.slots``."""
+    signal_context: SignalContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,14 @@ ARCHITECTURES = {
         sys_bpf=321,
         sys_perf_event_open=298,
         # rbp; rbx, r12 to r15 (System V ABI x86-64, figure 3.36)
-        registers=Registers(7, 6, 16, saved=(6, 3, 12, 13, 14, 15)),
+        registers=Registers(
+            stack_pointer=7,
+            frame_pointer=6,
+            return_address=16,
+            saved=(6, 3, 12, 13, 14, 15),
+            # struct ucontext (arch/x86/include/uapi/asm/sigcontext.h)
+            signal_context=SignalContext(sp=160, pc=168, saved=(120, 128, 72, 80, 88, 96)),
+        ),
     )
 }
 """By the machine name of uname(2)."""

@@ -1,7 +1,7 @@
 """Sums over the live blocks, by batches of the kernel's map: never an object for each block."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,10 @@ class _Bands:
         )
 
 
-def detail_of(blocks: BpfMap, stack_id: int) -> StackDetail:
-    """Read the live blocks of one stack: ages and sizes, exact but for sampling.
+def detail_of(blocks: BpfMap, stack_id: int, parts: Sequence[int]) -> StackDetail:
+    """Read the live blocks of one stack, held under any of its ids, ``parts``.
+
+    Ages and sizes are exact but for sampling.
 
     Costs O(all live blocks) time, constant memory.
     """
@@ -89,7 +91,7 @@ def detail_of(blocks: BpfMap, stack_id: int) -> StackDetail:
     oldest = newest = None
     variance = 0.0
     for _, chunk in blocks.chunks():
-        mine = chunk[chunk["stack_id"] == stack_id]
+        mine = chunk[np.isin(chunk["stack_id"], parts)]
         if not len(mine):
             continue
         # a block born while the map was being read has age 0

@@ -15,6 +15,7 @@ STACK_DEPTH_MAX = 127
 STACK_ID_UNFILED = 1
 ALLOCATORS_MAX = 4
 PHASE_FOLLOW, PHASE_COUNT = 1, 2
+WHOLE, TRUNCATED, ASKED = range(3)
 
 CONFIG = np.dtype(
     [
@@ -52,7 +53,19 @@ FRAME_RULE = np.dtype(
         ("slots", "u1", (SAVED_REGISTERS,)),
     ]
 )
-QUESTION = np.dtype([("pc", "u8"), ("sp", "u8"), ("bp", "u8"), ("pid", "u4"), ("zero", "u4")])
+IMAGE_BYTES = 16384
+QUESTION = np.dtype(
+    [
+        ("stack_id", "u8"),
+        ("pc", "u8"),
+        ("registers", "u8", (SAVED_REGISTERS,)),
+        ("sp", "u8"),
+        ("pid", "u4"),
+        ("lost", "u4"),
+        ("image_size", "u8"),
+        ("image", "u1", (IMAGE_BYTES,)),
+    ]
+)
 
 STRUCTURES: dict[str, np.dtype[Any]] = {
     "config": CONFIG,

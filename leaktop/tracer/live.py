@@ -1,23 +1,22 @@
 """LiveSource: snapshots of a running process, read from the BPF program's maps."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from leaktop.model import LOSSES, Counters, Filters, Frame, Site, Snapshot, StackDetail, Target
-from leaktop.modules import Location
+from leaktop.model import LOSSES, Counters, Filters, Frame, Snapshot, StackDetail, Target
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Attached, Attacher, choose
-from leaktop.tracer.blocks import Held, detail_of, held_by_stack
+from leaktop.tracer.blocks import detail_of, held_by_stack
 from leaktop.tracer.loader import Capacity, Program
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.probes import probes_for
+from leaktop.tracer.stacks import StackBook
+from leaktop.tracer.sums import sites_of
 from leaktop.tracer.target import NO_TARGET, TargetProcess
 from leaktop.tracer.unwind import Unwinder
 
@@ -25,18 +24,6 @@ _NS = 1e-9
 _FOLLOW_S, _FOLLOW_MOST_S = 0.05, 0.6
 """Calls are only followed until no code address has been new for this long, or for the longest
 time: their stacks' rules come in, and calls under way when probes were attached return."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stack:
-    """A stack as captured: frames for the snapshot, locations for the symbolizer."""
-
-    frames: tuple[Frame, ...]
-    locations: tuple[Location, ...]
-    truncated: bool
-
-
-_UNFILED = _Stack(frames=(), locations=(), truncated=True)
 
 
 class LiveSource:
@@ -57,7 +44,7 @@ class LiveSource:
         self._choice = choice or Choice()
         self._process = TargetProcess(pid)
         self._symbolizer = Symbolizer()
-        self._stacks: dict[int, _Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
+        self._stacks: StackBook | None = None
         self._program: Program | None = None
         self._unwinder: Unwinder | None = None
         self._attached = Attached()
@@ -101,18 +88,18 @@ class LiveSource:
 
     def snapshot(self) -> Snapshot:
         """Read every stack's counters: one batch of system calls, O(stacks)."""
-        program = self._running()
+        program, stacks = self._running()
         self._over = self._over or self._process.why_over()
         self._attach_to_new_code()
         ids, stats = program.stack_stats.read()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-        self._learn(program, ids, bool(stats["allocs"].any()))
+        self._learn_trampoline(called=bool(stats["allocs"].any()))
+        stacks.learn(ids.tolist())
+        counts = dict(zip(ids.tolist(), stats.tolist(), strict=True))
         held = None
         if self._filters.older_s:
-            born_before = now_ns - int(self._filters.older_s / _NS)
-            held = held_by_stack(program.blocks, born_before)
-        sites = self._sites(ids, stats, held, now_ns)
-        _, lost = program.losses.read()
+            held = held_by_stack(program.blocks, now_ns - int(self._filters.older_s / _NS))
+        sites = sites_of(stacks, counts, held, now_ns)
         return Snapshot(
             time_ns=wall_ns,
             elapsed_s=(now_ns - self._started_ns) * _NS,
@@ -130,21 +117,21 @@ class LiveSource:
                 frees=int(stats["frees"].sum()),
             ),
             sites=sites,
-            lost=dict(zip(LOSSES, lost.tolist(), strict=True)),
+            lost=self._lost(program, stacks, counts),
             estimated=self._sampled,
             note=self._over,
         )
 
     def detail(self, stack_id: int) -> StackDetail:
         """Read every live block once, in batches, and sum up those of one stack."""
-        return detail_of(self._running().blocks, stack_id)
+        program, stacks = self._running()
+        return detail_of(program.blocks, stack_id, stacks.parts(stack_id))
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
+        known = self._stacks.known if self._stacks is not None else {}
         wanted = {
-            stack_id: self._stacks[stack_id].locations
-            for stack_id in stack_ids
-            if stack_id in self._stacks
+            stack_id: known[stack_id].locations for stack_id in stack_ids if stack_id in known
         }
         # all at once first: each module's debug information is asked for all its addresses together
         every = {location for locations in wanted.values() for location in locations}
@@ -195,6 +182,7 @@ class LiveSource:
         self._process.refresh()
         self._trampoline = self._process.trampoline
         self._unwinder = Unwinder(self._process, program, arch, self._capacity.rules)
+        self._stacks = StackBook(self._process, program.stacks, self._unwinder)
         self._unwinder.start()
         progress("learning the stacks of the allocator's callers")
         self._configure(program, layout.PHASE_FOLLOW)
@@ -223,7 +211,7 @@ class LiveSource:
         if new:
             self._allocators += new
             self._attach(self._attacher, new, lambda step: None)
-            self._configure(self._running())
+            self._configure(self._running()[0])
 
     def _configure(self, program: Program, phase: int = layout.PHASE_COUNT) -> None:
         config = np.zeros((), layout.CONFIG)
@@ -237,75 +225,23 @@ class LiveSource:
             config["allocators"][i] = (allocator.start, allocator.end)
         program.config.update(0, config)
 
-    def _running(self) -> Program:
-        if self._program is None:
+    def _running(self) -> tuple[Program, StackBook]:
+        if self._program is None or self._stacks is None:
             raise TracerError("tracing has ended: start leaktop again")
-        return self._program
+        return self._program, self._stacks
 
-    def _learn(self, program: Program, ids: np.ndarray[Any, Any], called: bool) -> None:
-        """Take in the stacks that are new, while the target still maps their code."""
-        new = [stack_id for stack_id in ids.tolist() if stack_id not in self._stacks]
-        if not self._over and called and not self._trampoline:
-            self._process.refresh()
-            self._trampoline = self._process.trampoline
-            if self._trampoline:
-                self._configure(program)
-        captured = {}
-        for stack_id in new:
-            stack = program.stacks.lookup(stack_id)
-            if stack is not None:
-                pcs = stack["pc"][: stack["depth"]].tolist()
-                captured[stack_id] = (pcs, bool(stack["truncated"]))
-        if not self._over and not all(self._process.knows(pcs) for pcs, _ in captured.values()):
-            self._process.refresh()
-        for stack_id, (pcs, truncated) in captured.items():
-            locations = tuple(self._process.locate(pcs))
-            self._stacks[stack_id] = _Stack(
-                frames=tuple(_bare_frame(location) for location in locations),
-                locations=locations,
-                truncated=truncated,
-            )
+    def _learn_trampoline(self, *, called: bool) -> None:
+        if self._over or self._trampoline or not called:
+            return
+        self._process.refresh()
+        self._trampoline = self._process.trampoline
+        if self._trampoline and self._program is not None:
+            self._configure(self._program)
 
-    def _sites(
-        self,
-        ids: np.ndarray[Any, Any],
-        stats: np.ndarray[Any, Any],
-        held: Mapping[int, Held] | None,
-        now_ns: int,
-    ) -> tuple[Site, ...]:
-        sites = []
-        for stack_id, values in zip(ids.tolist(), stats.tolist(), strict=True):
-            size, allocs, frees, oldest_ns, oldest_freed = values
-            count = allocs - frees
-            if held is not None:
-                of_age = held.get(stack_id)
-                if of_age is None:
-                    continue
-                size, count, oldest_ns, oldest_freed = (
-                    of_age.bytes,
-                    of_age.count,
-                    of_age.birth_ns,
-                    0,
-                )
-            # both counters are read while the program runs: a block may be in one of them only
-            if count <= 0 or size < 0 or stack_id not in self._stacks:
-                continue
-            stack = self._stacks[stack_id]
-            sites.append(
-                Site(
-                    stack_id=stack_id,
-                    counters=Counters(bytes=size, count=count, allocs=allocs, frees=frees),
-                    frames=stack.frames,
-                    oldest_s=max(0.0, (now_ns - oldest_ns) * _NS),
-                    oldest_exact=not oldest_freed,
-                    truncated=stack.truncated,
-                )
-            )
-        return tuple(sites)
-
-
-def _bare_frame(location: Location) -> Frame:
-    module = location.module
-    if module is None:
-        return Frame(address=location.address)
-    return Frame(address=location.address, module=module.name, module_path=module.path)
+    def _lost(
+        self, program: Program, stacks: StackBook, counts: Mapping[int, Sequence[int]]
+    ) -> Mapping[str, int]:
+        _, kernel = program.losses.read()
+        lost = dict(zip(LOSSES, kernel.tolist(), strict=True))
+        lost["truncated"] += sum(counts[stack_id][1] for stack_id in stacks.cut)
+        return lost

@@ -28,10 +28,8 @@ MAPPINGS_MAX = 65536
 """Live mappings whose end is known; the kernel's own limit for a process is about as high
 (vm.max_map_count)."""
 
-RULES_ASKED_MAX = 8192
-"""Questions that are not answered yet; an LRU."""
-QUESTIONS_PAGES = 16
-"""Pages of the ring that questions come through: some thousand of them."""
+QUESTIONS_PAGES = 2048
+"""Pages of the ring that questions come through, a power of two: 8 MB, room for 500 of them."""
 
 _PACKAGES = {
     "debian": "apt install python3-bpfcc",
@@ -183,7 +181,6 @@ class Program:
             f"-DTHREADS_MAX={THREADS_MAX}",
             f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
             f"-DRULES_MAX={capacity.rules}",
-            f"-DRULES_ASKED_MAX={RULES_ASKED_MAX}",
             f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
             f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
         ]
@@ -201,7 +198,6 @@ class Program:
         self.stack_stats = self._map("stack_stats", layout.STACK_ID)
         self.stacks = self._map("stacks", layout.STACK_ID)
         self.frame_rules = self._map("frame_rules", layout.BLOCK_KEY)
-        self.rules_asked = self._map("rules_asked", layout.BLOCK_KEY, np.dtype("u4"))
 
     def load(self, function: str, attach_type: int) -> int:
         """Load one program for a kind of attachment and return its descriptor, which stays ours.

@@ -1,13 +1,13 @@
 """Answers the kernel side's questions: how to leave the frame of a code address.
 
 The kernel walks stacks with one rule for each code address (``bpf/unwind.bpf.h``) and asks for
-those it has not got. A thread of its own answers within milliseconds from the module's call frame
-information, and walks on along the same stack, so that one question brings in the rules of a
-whole stack.
+those it has not got, with a copy of the stack as it was. A thread of its own answers within
+milliseconds from the module's call frame information, and walks on along the copy: so one question
+brings in the rules of a whole stack, and the stack that was cut for want of a rule is completed,
+exactly as it was.
 """
 
 import contextlib
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -20,26 +20,14 @@ from leaktop.model import LOSSES
 from leaktop.modules import Location, Module
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import Architecture
-from leaktop.tracer.frame_rules import (
-    BASE_SAVED,
-    BASE_SP,
-    FLAG_LOADED,
-    FLAG_SIGNAL,
-    FLAG_SLOTS_FROM_FP,
-    FRAME_POINTER,
-    SLOT_LOST,
-    SLOT_SAME,
-    UNKNOWN,
-    FrameRule,
-    rule_of,
-)
+from leaktop.tracer.frame_rules import FRAME_POINTER, UNKNOWN, FrameRule, rule_of
 from leaktop.tracer.loader import Program
 from leaktop.tracer.target import TargetProcess
+from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk_on
 
 _POLL_S = 0.2
 _REFRESH_S = 1.0
 """How often mappings are compared, so that rules go with the code that they were for."""
-_WORD = 8
 _RULES_FULL = list(LOSSES).index("rules_full")
 
 
@@ -104,16 +92,16 @@ class Unwinder:
         self._questions: list[np.void] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._memory = -1
         self._code: frozenset[tuple[int, int]] = frozenset()
         self._refused = 0
         self.last_question = 0.0
         """time.monotonic() of the last question."""
+        self.completions: dict[int, Rest | None] = {}
+        """What the questions' stacks go on with, by stack id; None where the copy was too short.
+        Whoever takes a completion removes it."""
 
     def start(self) -> None:
         """Begin to answer."""
-        with contextlib.suppress(OSError):
-            self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         self._code = self._process.code_ranges()
         self._program.open_questions(self._take)
         self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
@@ -125,9 +113,6 @@ class Unwinder:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
 
     def wait_until_quiet(self, quiet_s: float, most_s: float) -> None:
         """Return once no question has come for a while, or after the longest time."""
@@ -156,18 +141,22 @@ class Unwinder:
                     self._drop_rules_of_changed_code()
 
     def _answer(self, question: np.void) -> None:
-        """Give the rule that is asked for, and those further out on the same stack.
-
-        The process runs on meanwhile, so the rest of its stack may be another by now: at worst
-        rules go down that nobody needs.
-        """
         self._kernel_pid = int(question["pid"])
-        pc, sp, fp = (int(question[name]) for name in ("pc", "sp", "bp"))
-        for _ in range(layout.STACK_DEPTH_MAX):
-            following = self._step(self._give(pc), sp, fp)
-            if following is None:
-                return
-            pc, sp, fp = following
+        lost = int(question["lost"])
+        frame = Frame(
+            pc=int(question["pc"]),
+            sp=int(question["sp"]),
+            saved=tuple(
+                None if lost >> i & 1 else value
+                for i, value in enumerate(question["registers"].tolist())
+            ),
+        )
+        size = int(question["image_size"])
+        image = StackImage(frame.sp, question["image"][:size].tobytes())
+        rest = None
+        with contextlib.suppress(OutsideImageError):
+            rest = walk_on(frame, image, self._give, self._registers)
+        self.completions[int(question["stack_id"])] = rest
 
     def _give(self, pc: int) -> FrameRule:
         known = self._given.get(pc)
@@ -181,7 +170,6 @@ class Unwinder:
         key = (pc, self._kernel_pid, 0)
         value = (rule.cfa_offset, rule.load_offset, rule.base, rule.flags, _bytes(rule.slots))
         self._program.frame_rules.update(key, value)
-        self._program.rules_asked.delete(key)
         self._given[pc] = rule
         return rule
 
@@ -191,27 +179,6 @@ class Unwinder:
             if not self._process.is_code(pc - 1):
                 return UNKNOWN
         return self._book.rule(self._process.locate([pc])[0])
-
-    def _step(self, rule: FrameRule, sp: int, fp: int) -> tuple[int, int, int] | None:
-        """Leave a frame as the kernel side does, as far as sp and fp are enough for it."""
-        if rule.base not in (BASE_SP, BASE_SAVED) or rule.flags & FLAG_SIGNAL:
-            return None
-        cfa = sp if rule.base == BASE_SP else fp
-        if rule.flags & FLAG_LOADED:
-            cfa = self._word(cfa + rule.load_offset)
-        cfa += rule.cfa_offset
-        slot = rule.slots[0]
-        if cfa <= sp or slot == SLOT_LOST:
-            return None
-        if slot != SLOT_SAME:
-            fp = self._word((fp if rule.flags & FLAG_SLOTS_FROM_FP else cfa) + slot * _WORD)
-        pc = self._word(cfa - _WORD)
-        return (pc, cfa, fp) if pc else None
-
-    def _word(self, address: int) -> int:
-        with contextlib.suppress(OSError, OverflowError):
-            return int.from_bytes(os.pread(self._memory, _WORD, address), "little")
-        return 0
 
     def _drop_rules_of_changed_code(self) -> None:
         self._process.refresh()

@@ -1,0 +1,121 @@
+"""The stacks seen so far: their frames, and which of them are one and the same."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from leaktop.model import Frame
+from leaktop.modules import Location
+from leaktop.tracer import layout
+from leaktop.tracer.loader import BpfMap
+from leaktop.tracer.target import TargetProcess
+from leaktop.tracer.unwind import Unwinder
+from leaktop.tracer.walk import stack_id as id_of
+
+_ANSWER_S = 0.25
+"""How long a tick waits for questions under way, which take milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack as captured: frames for the snapshot, locations for the symbolizer."""
+
+    frames: tuple[Frame, ...]
+    locations: tuple[Location, ...]
+    truncated: bool
+
+
+_UNFILED = Stack(frames=(), locations=(), truncated=True)
+
+
+class StackBook:
+    """Every stack that has ever counted, with its code normalised to files.
+
+    A stack that was cut because a rule was missing has an id of its own. The answer to its question
+    says how it went on; from then on it counts as the whole stack that it was.
+    """
+
+    def __init__(self, process: TargetProcess, stacks: BpfMap, unwinder: Unwinder) -> None:
+        self._process = process
+        self._kernel = stacks
+        self._unwinder = unwinder
+        self._known: dict[int, Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
+        self._whole_of: dict[int, int] = {}
+        self._asked: dict[int, tuple[int, ...]] = {}
+        self._still_cut: set[int] = set()
+
+    @property
+    def known(self) -> Mapping[int, Stack]:
+        """Stacks by id."""
+        return self._known
+
+    def learn(self, ids: Iterable[int]) -> None:
+        """Take in the stacks that are new, while the target still maps their code."""
+        captured = {}
+        for stack_id in ids:
+            if stack_id in self._known:
+                continue
+            stack = self._kernel.lookup(stack_id)
+            if stack is not None:
+                pcs = tuple(stack["pc"][: stack["depth"]].tolist())
+                captured[stack_id] = pcs, int(stack["truncated"])
+        if not all(self._process.knows(pcs) for pcs, _ in captured.values()):
+            self._process.refresh()
+        for stack_id, (pcs, truncation) in captured.items():
+            self._add(stack_id, pcs, truncation)
+            if truncation == layout.ASKED:
+                self._asked[stack_id] = pcs
+        self._complete()
+
+    def whole(self, stack_id: int) -> int:
+        """Return the id of the stack that a cut one was, or the stack's own."""
+        return self._whole_of.get(stack_id, stack_id)
+
+    def parts(self, stack_id: int) -> list[int]:
+        """Return all ids under which a stack has counted."""
+        return [stack_id, *(part for part, whole in self._whole_of.items() if whole == stack_id)]
+
+    @property
+    def cut(self) -> Iterable[int]:
+        """Ids of stacks that wanted a rule and are not whole for all that is known."""
+        return self._asked.keys() | self._still_cut
+
+    def _complete(self) -> None:
+        until = time.monotonic() + _ANSWER_S
+        while True:
+            for stack_id in self._asked.keys() & self._unwinder.completions.keys():
+                self._complete_one(stack_id)
+            if not self._asked or time.monotonic() > until:
+                return
+            time.sleep(0.005)
+
+    def _complete_one(self, stack_id: int) -> None:
+        inner = self._asked.pop(stack_id)
+        rest = self._unwinder.completions.pop(stack_id)
+        if rest is None:
+            self._still_cut.add(stack_id)
+            return
+        pcs, truncation = inner + rest.pcs, rest.truncation
+        if len(pcs) > layout.STACK_DEPTH_MAX:
+            pcs, truncation = pcs[: layout.STACK_DEPTH_MAX], layout.TRUNCATED
+        if truncation != layout.WHOLE:
+            self._still_cut.add(stack_id)
+        whole = id_of(pcs, truncation)
+        self._whole_of[stack_id] = whole
+        if whole not in self._known:
+            self._add(whole, pcs, truncation)
+
+    def _add(self, stack_id: int, pcs: tuple[int, ...], truncation: int) -> None:
+        locations = tuple(self._process.locate(pcs))
+        self._known[stack_id] = Stack(
+            frames=tuple(_bare_frame(location) for location in locations),
+            locations=locations,
+            truncated=truncation != layout.WHOLE,
+        )
+
+
+def _bare_frame(location: Location) -> Frame:
+    module = location.module
+    if module is None:
+        return Frame(address=location.address)
+    return Frame(address=location.address, module=module.name, module_path=module.path)
