@@ -94,7 +94,7 @@ def test_detail_of_sizes(chunks: list[list[Block]], stack_id: int) -> None:
     for block in mine:
         size, count = expected.get(edge := lower_edge_of_size(block.size), (0, 0))
         expected[edge] = (size + block.size * block.weight, count + block.weight)
-    detail = detail_of(as_map(*chunks), stack_id)
+    detail = detail_of(as_map(*chunks), stack_id, [stack_id])
     assert detail.stack_id == stack_id
     assert bands(detail.sizes) == expected
     # all were born in the first second since boot, so all are of one age band
@@ -105,13 +105,13 @@ def test_detail_of_sizes(chunks: list[list[Block]], stack_id: int) -> None:
 
 
 def test_detail_of_a_stack_that_holds_nothing() -> None:
-    detail = detail_of(as_map([Block(8, FIRST_BIRTH, 2)]), 3)
+    detail = detail_of(as_map([Block(8, FIRST_BIRTH, 2)]), 3, [3])
     assert (detail.oldest_s, detail.newest_s, detail.bytes_error) == (None, None, 0.0)
     assert (detail.ages, detail.sizes) == (Histogram((0.0,), (0,), (0,)),) * 2
 
 
 def test_without_sampling_there_is_no_error() -> None:
-    assert detail_of(as_map([Block(8, 1, 2), Block(16, 1, 2)]), 2).bytes_error == 0.0
+    assert detail_of(as_map([Block(8, 1, 2), Block(16, 1, 2)]), 2, [2]).bytes_error == 0.0
 
 
 def test_blocks_fall_into_the_band_of_their_age() -> None:
@@ -123,7 +123,7 @@ def test_blocks_fall_into_the_band_of_their_age() -> None:
     born = [
         Block(i + 1, now - int(age * SECOND), 2) for i, age in enumerate(ages) if age * SECOND < now
     ]
-    detail = detail_of(as_map(born[:3], born[3:]), 2)
+    detail = detail_of(as_map(born[:3], born[3:]), 2, [2])
     assert bands(detail.ages) == {
         edge: (block.size, 1) for edge, block in zip(AGE_EDGES_S, born, strict=False)
     }
@@ -132,7 +132,7 @@ def test_blocks_fall_into_the_band_of_their_age() -> None:
 def test_oldest_and_newest_over_all_chunks() -> None:
     now = time.monotonic_ns()
     births = [now - 3 * SECOND, now - 7 * SECOND, now - 5 * SECOND]
-    detail = detail_of(as_map(*([Block(1, birth, 2)] for birth in births)), 2)
+    detail = detail_of(as_map(*([Block(1, birth, 2)] for birth in births)), 2, [2])
     after = time.monotonic_ns()
     assert detail.oldest_s is not None
     assert detail.newest_s is not None
@@ -141,13 +141,13 @@ def test_oldest_and_newest_over_all_chunks() -> None:
 
 
 def test_a_block_born_while_the_map_is_read_has_age_0() -> None:
-    detail = detail_of(as_map([Block(1, time.monotonic_ns() + 3600 * SECOND, 2)]), 2)
+    detail = detail_of(as_map([Block(1, time.monotonic_ns() + 3600 * SECOND, 2)]), 2, [2])
     assert (detail.oldest_s, detail.newest_s) == (0.0, 0.0)
     assert bands(detail.ages) == {0.0: (1, 1)}
 
 
 def test_histograms_end_one_band_after_the_last_in_use() -> None:
-    detail = detail_of(as_map([Block(5, time.monotonic_ns(), 2)]), 2)
+    detail = detail_of(as_map([Block(5, time.monotonic_ns(), 2)]), 2, [2])
     assert detail.sizes == Histogram((0.0, 1.0, 2.0, 4.0, 8.0), (0, 0, 0, 5, 0), (0, 0, 0, 1, 0))
 
 
