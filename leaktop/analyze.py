@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaktop.model import Counters, Frame, Site, Snapshot, SortKey
-from leaktop.plumbing import is_plumbing
+from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [
     "TICKS",
@@ -236,19 +236,3 @@ def text_filter(pattern: str) -> Callable[[str], bool]:
 def matches(frames: Sequence[Frame], pattern: str) -> bool:
     """Tell whether any frame's name, module or place passes ``text_filter(pattern)``."""
     return text_filter(pattern)(haystack(frames))
-
-
-def frame_that_matters(frames: Sequence[Frame]) -> Frame:
-    """Return the frame that a reader looks for: the innermost one that is no plumbing.
-
-    ``leaktop.plumbing`` has the table of what is. Where every named frame is plumbing, the
-    innermost named one; without names the innermost; for an empty stack a frame at address 0.
-    """
-    named = None
-    for frame in frames:
-        if frame.symbol is None:
-            continue
-        if not is_plumbing(frame.symbol):
-            return frame
-        named = named or frame
-    return named or (frames[0] if frames else Frame(0))

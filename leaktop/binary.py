@@ -9,6 +9,8 @@ from leaktop.modules import Module
 from leaktop.plt import PltStubs
 from leaktop.symtab import Symbol
 
+_SYMBOL_BYTES = 32  # that one symbol takes in a table
+
 _Found = TypeVar("_Found")
 
 
@@ -31,18 +33,20 @@ class Binary:
             separate = self._part(lambda: debugfiles.find(module, self._elf))
             if separate is not None:
                 whole = self._part(lambda: self._take(separate)) or whole
+        self._more = 0
         if not whole:
             mini = self._part(lambda: debugfiles.mini_debug_info(self._elf))
             if mini is not None:
                 self._part(lambda: self._add(mini))
+                self._more = mini.size // _SYMBOL_BYTES
         self._stubs: PltStubs | None = self._part(self._elf.plt)
         if not any(map(len, self._tables)) and not self.problem:
             self.problem = "no symbols: stripped"
 
     @property
     def size(self) -> int:
-        """How many symbols are held."""
-        return sum(map(len, self._tables)) + len(self._stubs or ())
+        """How many symbols are held, or could be in the memory that is."""
+        return sum(map(len, self._tables)) + len(self._stubs or ()) + self._more
 
     def address_of(self, offset: FileOffset) -> ElfAddress | None:
         """Return the address that a byte of the module's file is loaded at, None if it is not."""

@@ -24,11 +24,11 @@ from leaktop.root import RefusedError, Root
 
 _DEBUG = "/usr/lib/debug"
 _MAX_PACKED = 16 << 20
-_MAX_UNPACKED = 64 << 20
+_MAX_UNPACKED = 32 << 20
 _MAX_DICTIONARY = 48 << 20  # memory of the decoder
 _CHUNK = 1 << 20
 _MAX_LINK = 4096
-_MAX_CHECKED = 4 << 30  # bytes that a CRC is computed over
+_MAX_CHECKED = 1 << 30  # bytes that a CRC is computed over
 
 
 class DebugLink(NamedTuple):
@@ -135,7 +135,7 @@ def _crc(found: Module) -> int:
 
 @cache
 def _own_root() -> Root:
-    return Root(None)
+    return Root()
 
 
 def _cache_folders() -> list[str]:

@@ -90,6 +90,11 @@ class ElfFile:
             """Architecture, as elf.h names it: ``EM_X86_64``."""
             self._segments = self._read_segments()
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._length
+
     @cached_property
     def build_id(self) -> str | None:
         """The NT_GNU_BUILD_ID note in hexadecimal; None without one. Raises ElfError."""

@@ -158,12 +158,15 @@ def open_module(pid: int, mapping: Mapping, root: Root | None = None) -> Module:
     is copied from the target's memory. A module that could not be opened says why in ``problem``.
     ``root`` is the target's, where the caller holds it open already.
     """
-    module = Module(mapping.path, deleted=mapping.deleted)
+    if mapping.file_backed and root is None:
+        with suppress(OSError):
+            root = Root.of(pid)
+    path = root.inside(mapping.path) if mapping.file_backed and root else mapping.path
+    module = Module(path, deleted=mapping.deleted)
+    module.root = root
     try:
         if mapping.file_backed:
-            with suppress(OSError):
-                module.root = root or Root(pid)
-            module.hold(_open_mapped(pid, mapping, module.root))
+            module.hold(_open_mapped(pid, mapping, root))
         elif mapping.path == VDSO:
             module.hold_image(_copy(pid, mapping))
     except RefusedError as error:
@@ -205,7 +208,7 @@ def _open_mapped(pid: int, mapping: Mapping, root: Root | None) -> int:
 
 
 def _open_in_root(root: Root, mapping: Mapping) -> int:
-    found = root.find(mapping.path)
+    found = root.find(root.inside(mapping.path))
     try:
         if not _is_mapped(os.fstat(found), mapping):
             raise RefusedError("replaced on disk since it was mapped")

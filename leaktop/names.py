@@ -29,7 +29,8 @@ _STRINGS = re.compile(
     r"(?:, std::allocator<\2> ?)?>"
 )
 _TRAILING = re.compile(r"(?:\s*(?:const|volatile|&&?|noexcept|\[[^\]]*\]))+$")
-_OPERATOR = re.compile(r"\boperator\b")
+_INNER_END = re.compile(r"(?: (?:const|volatile|&&?))*(?=::)")
+_OPERATOR = re.compile(r"\boperator[^(){}]*$")
 _NO_BRACKETS = re.compile(
     r"\boperator(?:\(\)|\[\]|\s*(?:<=>|->\*?|<<=?|>>=?|<=|>=|<|>))"
     r"|<(?:module|lambda|locals|listcomp|setcomp|dictcomp|genexpr)>"  # Python
@@ -75,7 +76,7 @@ def without_parameters(symbol: str) -> str:
         return name.partition("(")[0]
     # signs that are no brackets are out of the way under other characters
     name = _NO_BRACKETS.sub(_masked, name)
-    name = _without_result(_without_list(name.replace(" >", ">")))
+    name = _without_result(_without_inner_lists(_without_list(name.replace(" >", ">"))))
     return name.translate(_SIGN_BACK) or symbol
 
 
@@ -88,6 +89,27 @@ def _without_list(name: str) -> str:
     if at <= 0 or bare[at:].startswith("(anonymous") or bare[at - 1] in ":.":
         return name
     return bare[:at].rstrip()
+
+
+def _without_inner_lists(name: str) -> str:
+    # f(int) const::{lambda()#1}::operator() is f::{lambda()#1}::operator()
+    if ")" not in name:
+        return name
+    parts, begin, depth = [], 0, 0
+    for at, sign in enumerate(name):
+        if sign in _CLOSING:
+            depth += 1
+            if depth == 1:
+                opened = at
+        elif sign in _OPENING and not (sign == ">" and at and name[at - 1] == "-"):
+            depth -= 1
+            if depth < 0:
+                return name
+            behind = _INNER_END.match(name, at + 1)
+            if not depth and behind and sign == ")" and not name.startswith("(anon", opened):
+                parts.append(name[begin:opened])
+                begin = behind.end()
+    return "".join([*parts, name[begin:]])
 
 
 def _opening(text: str, end: int) -> int:
@@ -105,17 +127,15 @@ def _opening(text: str, end: int) -> int:
 
 
 def _without_result(name: str) -> str:
-    # the name begins behind the last blank outside brackets, or before `operator unsigned int`
-    found = _OPERATOR.search(name)
-    end = found.start() if found else len(name)
+    # the name begins behind the last blank outside brackets, but for `operator unsigned int`
     depth = 0
-    for at in range(end - 1, -1, -1):
+    for at in range(len(name) - 1, -1, -1):
         sign = name[at]
         if sign in _OPENING and not (sign == ">" and at and name[at - 1] == "-"):
             depth += 1
         elif sign in _CLOSING:
             depth -= 1
-        elif sign == " " and not depth:
+        elif sign == " " and not depth and not _OPERATOR.search(name, 0, at):
             return name[at + 1 :].lstrip("*&") if _is_result(name[:at]) else name
         if depth < 0:
             return name
@@ -128,14 +148,16 @@ def _is_result(text: str) -> bool:
 
 
 def _fold(name: str, folded: str, nested: int = 0) -> str:
-    # puts `folded` for each outermost <...>; those that a Rust name begins with stay
+    # puts `folded` for each outermost <...>, but a Rust name may begin with <T as Trait> or <T>
     masked = _NO_BRACKETS.sub(_masked, name)
     if masked.startswith("<") and nested < _MAX_NESTED:
         end = _closing(masked)
-        if " as " in masked[:end]:
-            inner = _fold(masked[1:end], folded, nested + 1)
-            rest = _fold(masked[end + 1 :], folded, nested + 1)
+        inner = _fold(masked[1:end], folded, nested + 1)
+        rest = _fold(masked[end + 1 :], folded, nested + 1)
+        if " as " in inner:
             return f"<{inner}>{rest}".translate(_SIGN_BACK)
+        if rest.startswith("::"):
+            return f"{inner}{rest}".translate(_SIGN_BACK)
     parts, depth, round_depth = [], 0, 0
     for at, sign in enumerate(masked):
         if not depth and sign != "<":

@@ -25,6 +25,7 @@ _MAX_LINE = 8192
 _MAX_WALK = 64  # entries that begin before an address and are tried for it
 _SEAM = 64  # bytes that must still be there for a file to have only grown
 _TOP = 2**63
+_LONG_S, _REST = 0.05, 10  # a read that took long is not repeated for so many times as long
 _CLOCK_S = 2.0  # by how much the clocks of files and of processes may differ
 _PYTHON = "py::"
 
@@ -58,6 +59,7 @@ class PerfMap:
         self._owners = owners
         self._since = written_since
         self._state: tuple[int, ...] = ()  # of the file that was read
+        self._rest_until = 0.0
         self._clear()
 
     @classmethod
@@ -72,7 +74,7 @@ class PerfMap:
             stat = parse_stat(os.fsdecode((proc / "stat").read_bytes()))
             inner = int(status.get("NSpid", str(pid)).split()[-1])
             owners = frozenset([0, *map(int, status["Uid"].split())])
-            root = root or Root(pid)
+            root = root or Root.of(pid)
         except (OSError, ValueError, LookupError):
             return None
         up = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -87,9 +89,13 @@ class PerfMap:
         if not 0 <= address < _TOP:
             return None
         index = self._index(address)
-        if index is None:
+        now = time.monotonic()
+        if index is None and now >= self._rest_until:
             self._read()
             index = self._index(address)
+            took = time.monotonic() - now
+            if took > _LONG_S:
+                self._rest_until = now + _REST * took
         return None if index is None else self._symbol(index)
 
     def _clear(self) -> None:

@@ -16,16 +16,21 @@ a container's, C++      ``boost::`` containers and smart pointers, ``absl::`` co
 Qt's                    containers, strings and shared data: ``QList``, ``QHash``,
                         ``QString``, ``QArrayData``, ``QtPrivate::``, …
 GLib's                  ``g_strdup…``, ``g_array_…``, ``g_hash_table_…``, ``g_slice_…``, …
-Rust's                  everything in ``std::``, ``hashbrown::``, the modules of ``alloc::`` and ``core::``,
+Rust's                  everything in ``std::``, ``hashbrown::``, much of ``alloc::``, ``core::``,
                         ``__rust_alloc`` and kin; ``<T as Trait>::f`` where ``T`` is of these,
                         or a primitive under a trait of these
 Go's                    everything in ``runtime.`` and ``runtime/``, and what cgo puts between
 ======================  ========================================================================
+
+Where a stack names functions of Python, JavaScript or Java (perf maps), the runtime itself is
+plumbing, too: the interpreter's own functions, told by their file, and stubs that it made.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
+from leaktop.model import Frame
 from leaktop.names import qualified_name
 
 _ALLOCATOR = (
@@ -71,7 +76,7 @@ _GLIB = (
     r"|string_\w+|hash_table_\w+|slice_\w+|memdup2?|aligned_alloc\w*|object_new\w*"
     r"|type_create_instance|malloc\w*|realloc\w*|try_\w*alloc\w*)"
 )
-# C++ programs have name spaces of their own called core and alloc: Rust's are told by their modules.
+# C++ programs have name spaces called core and alloc, too: Rust's are told by their modules.
 _RUST_SPACE = (
     r"(?:(?:std|hashbrown|indexmap|smallvec)|(?:alloc|core)::(?:alloc|any|array|ascii|borrow|boxed"
     r"|cell|char|clone|cmp|collections|convert|default|error|ffi|fmt|future|hash|hint|intrinsics"
@@ -79,11 +84,22 @@ _RUST_SPACE = (
     r"|string|sync|task|time|unicode|vec))::"
 )
 _RUST = (
-    rf"{_RUST_SPACE}.*|<[&*\[(]*(?:mut |const |dyn )?{_RUST_SPACE}.*"
+    rf"{_RUST_SPACE}.*|\[\w+\]::.*|<[&*\[(]*(?:mut |const |dyn )?{_RUST_SPACE}.*"
     rf"|<[&*\[(]*(?:mut )?\w+\W*(?:;[^>]*)? as {_RUST_SPACE}.*"
     r"|_*(?:__)?(?:rust|rg|rdl)_(?:re)?alloc\w*|exchange_malloc|.*___rust_(?:re)?alloc\w*"
 )
 _GO = r"runtime[./].*|_cgo_\w+|_cgoexp_\w+|x_cgo_\w+|crosscall\w*|_Cfunc_\w+"
+
+MANAGED = frozenset({"[python]", "[jit]"})
+"""Modules of frames whose functions a runtime named itself (``leaktop.perfmap``)."""
+
+_RUNTIME_FILE = re.compile(
+    r"(?:lib)?python\d[\d.]*\w?(?:\.so.*)?|node(?:js)?|libnode\.so.*|libjvm\.so|libcoreclr\.so"
+)
+_RUNTIME_STUB = re.compile(
+    r"(?:Builtin|BytecodeHandler|Handler|Stub|RegExp):.*|Interpreter|call_stub|StubRoutines.*",
+    re.DOTALL,
+)
 
 _PLUMBING = re.compile(
     "|".join((_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO)), re.DOTALL
@@ -95,3 +111,26 @@ def is_plumbing(symbol: str) -> bool:
     """Tell whether a demangled function name only allocates for others; see the table above."""
     name = qualified_name(symbol).partition("@plt")[0]
     return _PLUMBING.fullmatch(name) is not None
+
+
+def frame_that_matters(frames: Sequence[Frame]) -> Frame:
+    """Return the frame that a reader looks for: the innermost one that is no plumbing.
+
+    Where every named frame is plumbing, the innermost named one; without names the innermost; for
+    an empty stack a frame at address 0.
+    """
+    named = None
+    managed = any(frame.module in MANAGED for frame in frames)
+    for frame in frames:
+        if frame.symbol is None:
+            continue
+        if not is_plumbing(frame.symbol) and not (managed and _is_runtime(frame)):
+            return frame
+        named = named or frame
+    return named or (frames[0] if frames else Frame(0))
+
+
+def _is_runtime(frame: Frame) -> bool:
+    if frame.module in MANAGED:
+        return _RUNTIME_STUB.fullmatch(frame.symbol or "") is not None
+    return _RUNTIME_FILE.fullmatch(frame.module or "") is not None

@@ -4,6 +4,7 @@ import ctypes
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 
 MAX_FILE = 16 << 30
 """Largest file that is opened, in bytes."""
@@ -24,15 +25,27 @@ class Root:
     It stays open, so files below it can be reached after the process is gone.
     """
 
-    def __init__(self, pid: int | None) -> None:
-        """Open the root of a process, or with None leaktop's own. Raises OSError."""
-        path = "/" if pid is None else f"/proc/{pid}/root"
-        self._folder = os.open(path, _FIND | os.O_DIRECTORY)
+    def __init__(self, folder: str = "/") -> None:
+        """Open a directory as a root; without one, leaktop's own. Raises OSError."""
+        self._folder = os.open(folder, _FIND | os.O_DIRECTORY)
+        self._path = str(Path(f"/proc/self/fd/{self._folder}").readlink())
+
+    @classmethod
+    def of(cls, pid: int) -> "Root":
+        """Open the root of a process. Raises OSError."""
+        return cls(f"/proc/{pid}/root")
 
     def __del__(self) -> None:
         """Close the directory."""
         with suppress(AttributeError):
             os.close(self._folder)
+
+    def inside(self, path: str) -> str:
+        """Return a path of /proc/PID/maps as the process itself sees it.
+
+        The kernel gives it as leaktop sees it where it can: it does for a process in a chroot.
+        """
+        return path[len(self._path) :] if path.startswith(f"{self._path}/") else path
 
     def find(self, path: str, *, follow: bool = True) -> int:
         """Return an O_PATH descriptor of a regular file; with ``follow`` it may be a link to one.

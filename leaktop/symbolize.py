@@ -114,7 +114,9 @@ class Symbolizer:
     def _name_one(self, location: Location) -> _Named:
         module = location.module
         if module is None or self._binary(module) is None:
-            jit = self._perf_map.find(location.address - 1) if self._perf_map else None
+            jit = None
+            if self._perf_map is not None:
+                jit = self._perf_map.find(location.address - 1)
             if jit is not None or module is None:
                 return _Named(jit=jit)
         key = (module.identity, location.offset)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leaktop.model import Frame
 from leaktop.names import qualified_name, short_name
-from leaktop.plumbing import is_plumbing
+from leaktop.plumbing import frame_that_matters, is_plumbing
 
 STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >"
 
@@ -36,9 +37,16 @@ STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocato
         ("(anonymous namespace)::load(std::vector<int>)", "(anonymous namespace)::load"),
         ("bool (anonymous namespace)::is<int>(int)", "(anonymous namespace)::is<…>"),
         ("main::{lambda(int)#1}::operator()(int) const", "main::{lambda(int)#1}::operator()"),
-        ("auto main::'lambda'(int)::operator()(int) const", "main::'lambda'(int)::operator()"),
+        ("auto main::'lambda'(int)::operator()(int) const", "main::'lambda'::operator()"),
+        ("void std::sort<A<f()::{lambda()#1}::operator()() const::B> >(int)", "std::sort<…>"),
         ("std::unique_ptr<Foo> make_foo(int (*)(char))", "make_foo"),
         ("A<(1>2)>::f()", "A<…>::f"),
+        ("void f<int>(A<int>)::{lambda()#1}::operator()() const", "f<…>::{lambda()#1}::operator()"),
+        ("A::f(int) const::{lambda(int)#1}::_FUN(int)", "A::f::{lambda(int)#1}::_FUN"),
+        (
+            "(anonymous namespace)::f(int)::(anonymous class)::g",
+            "(anonymous namespace)::f::(anonymous class)::g",
+        ),
         ("foo(int) [clone .cold]", "foo"),
         ("foo(int) (.cold.1)", "foo"),
         ("foo.isra.0.cold", "foo"),
@@ -46,6 +54,11 @@ STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocato
         ("foo::main::{{closure}}::h0123456789abcdef", "foo::main::{{closure}}"),
         ("foo[1a2b3c4d5e6f7081]::bar::{closure#0}", "foo::bar::{closure#0}"),
         ("<foo::Bar<i32> as foo::Make<u8>>::go::<u8>", "<foo::Bar<…> as foo::Make<…>>::go::<…>"),
+        ("<alloc::raw_vec::RawVec<u8>>::grow_one", "alloc::raw_vec::RawVec<…>::grow_one"),
+        (
+            "<<a::Once>::call<u8>::{closure#0} as a::Fn<()>>::go",
+            "<a::Once::call<…>::{closure#0} as a::Fn<…>>::go",
+        ),
         ("github.com/foo/bar/pkg.(*T).Method", "pkg.(*T).Method"),
         ("net/http.(*conn).serve", "net/http.(*conn).serve"),
         # as runtimes give them
@@ -90,6 +103,8 @@ alloc::raw_vec::RawVec<T,A>::reserve::do_reserve_and_handle
 <[T] as alloc::slice::hack::ConvertVec>::to_vec
 <str as alloc::string::ToString>::to_string
 core::ops::function::FnOnce::call_once{{vtable.shim}}
+<alloc::alloc::Global>::alloc_impl_runtime
+<[u8]>::to_vec::<alloc::alloc::Global>
 hashbrown::raw::RawTable<T,A>::reserve_rehash
 runtime.mallocgc
 runtime.main
@@ -116,7 +131,7 @@ PyObject_Malloc
 void* std::__1::__libcpp_allocate[abi:v15000](unsigned long)
 operator new[](unsigned long)
 _Znwm
-""".split("\n")[1:-1]
+""".strip().splitlines()
 
 MEANT = """
 main.main
@@ -135,7 +150,7 @@ _PyEval_EvalFrameDefault
 PyList_Append
 folly::Future<int>::then
 JS:~malloc /a.js:1:1
-""".split("\n")[1:-1]
+""".strip().splitlines()
 
 
 @pytest.mark.parametrize("symbol", PLUMBING)
@@ -146,3 +161,30 @@ def test_plumbing(symbol: str) -> None:
 @pytest.mark.parametrize("symbol", MEANT)
 def test_what_a_reader_looks_for(symbol: str) -> None:
     assert not is_plumbing(symbol)
+
+
+def test_python_functions_matter_more_than_the_interpreter() -> None:
+    stack = [
+        Frame(1, "libc.so.6", "malloc"),
+        Frame(2, "libpython3.12.so.1.0", "PyByteArray_Resize"),
+        Frame(3, "python3.12d", "_PyEval_EvalFrameDefault"),
+        Frame(4, "[python]", "Cache.put"),
+        Frame(5, "libpython3.12.so.1.0", "_PyEval_EvalFrameDefault"),
+    ]
+    assert frame_that_matters(stack).symbol == "Cache.put"
+    assert frame_that_matters(stack[:3]).symbol == "PyByteArray_Resize"
+    extension = Frame(2, "_multiarray.cpython-312-x86_64-linux-gnu.so", "array_new")
+    assert frame_that_matters([extension, *stack]) == extension
+
+
+def test_javascript_matters_more_than_its_engine() -> None:
+    stack = [
+        Frame(1, "node", "node::NodeArrayBufferAllocator::Allocate(unsigned long)"),
+        Frame(2, "[jit]", "Builtin:CallFunction"),
+        Frame(3, "[jit]", "JS:*tick /srv/a.js:1:88"),
+        Frame(4, "node", "v8::Function::Call()"),
+    ]
+    assert frame_that_matters(stack).symbol == "JS:*tick /srv/a.js:1:88"
+    addon = Frame(0, "sharp.node", "resize(int)")
+    assert frame_that_matters([addon, *stack]) == addon
+    assert frame_that_matters([stack[3]]) == stack[3]

@@ -1,7 +1,6 @@
 """Naming frames: real programs, real mapped files, real child processes."""
 
 import io
-import mmap
 import os
 import re
 import resource
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,8 @@ from hypothesis import strategies as st
 
 from leaktop import native
 from leaktop.elf import ElfAddress, ElfFile, FileOffset
-from leaktop.modules import Location, Module, open_module
+from leaktop.modules import Location, Module
 from leaktop.native import Demangler, LineReader, NativeError
-from leaktop.procfs import Mapping, parse_maps
 from leaktop.symbolize import Symbolizer
 from tests.unit.elfbuild import CODE_ADDRESS, CODE_OFFSET, Sym, build
 
@@ -64,6 +61,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["g++", "-O2", "-g", "inlined.cc", "-o", "inlined"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "inlined"
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="to give up rights takes root")
 
 
 def held(path: Path) -> Module:
@@ -161,65 +161,6 @@ def test_two_mappings_of_one_file_share(tmp_path: Path, symbolizer: Symbolizer) 
     unnamed = build([Sym("one", CODE_ADDRESS, 16)])
     other, again = damaged(tmp_path, unnamed, "c"), held(tmp_path / "c")
     assert other.identity == again.identity != damaged(tmp_path, unnamed, "d").identity
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[Mapping]:
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ):
-        maps = parse_maps(Path("/proc/self/maps").read_text())
-        yield next(each for each in maps if each.path == str(path))
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="map_files needs root")
-
-
-@needs_root
-def test_a_file_replaced_on_disk_is_still_the_mapped_one(tmp_path: Path) -> None:
-    path = tmp_path / "library.so"
-    path.write_bytes(build(build_id=b"old"))
-    with mapped(path) as mapping:
-        path.with_name("new").write_bytes(build(build_id=b"new"))
-        path.with_name("new").rename(path)
-        (gone,) = (
-            each
-            for each in parse_maps(Path("/proc/self/maps").read_text())
-            if each.start == mapping.start
-        )
-        assert gone.deleted
-        module = open_module(os.getpid(), gone)
-        assert (module.build_id, module.deleted) == (b"old".hex(), True)
-        assert module.name == "library.so"
-    assert module.open_elf().build_id == b"old".hex()  # unmapped, and still readable
-
-
-def test_without_map_files_only_the_same_inode_will_do(tmp_path: Path) -> None:
-    path = tmp_path / "library.so"
-    path.write_bytes(build(build_id=b"mine"))
-    with mapped(path) as mapping:
-        # no mapping has this range, so the path in the target's root is what is left
-        moved = Mapping(1, 2, "r-xp", 0, mapping.device, mapping.inode, mapping.path)
-        assert open_module(os.getpid(), moved).build_id == b"mine".hex()
-        path.unlink()
-        path.symlink_to(shutil.copy(sys.executable, tmp_path / "other"))
-        other = open_module(os.getpid(), moved)
-        assert other.fileno() is None
-        assert other.problem == "replaced on disk since it was mapped"
-
-
-@needs_root
-def test_what_is_no_regular_file_is_not_opened() -> None:
-    with Path("/dev/zero").open("r+b") as zero, mmap.mmap(zero.fileno(), 4096, mmap.MAP_PRIVATE):
-        maps = parse_maps(Path("/proc/self/maps").read_text())
-        mapping = next(each for each in maps if each.path == "/dev/zero")
-        assert open_module(os.getpid(), mapping).problem == "not a regular file"
-
-
-def test_memory_without_a_file_has_a_name() -> None:
-    assert open_module(1, Mapping(0, 1, "r-xp", 0, "00:00", 0, "[vdso]")).name == "[vdso]"
-    assert open_module(1, Mapping(0, 1, "rwxp", 0, "00:00", 0, "")).name == "[anon]"
-    gone = open_module(2**22 + 1, Mapping(0, 1, "r-xp", 0, "00:01", 7, "/a/b.so"))
-    assert (gone.name, gone.fileno()) == ("b.so", None)
-    assert gone.problem is not None
 
 
 def test_threads_read_one_module_at_once(symbolizer: Symbolizer) -> None:

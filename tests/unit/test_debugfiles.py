@@ -1,0 +1,341 @@
+"""Symbols and lines of stripped programs: real debug files in all the places that they may be."""
+
+import lzma
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leaktop import debugfiles
+from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.modules import Location, Module
+from leaktop.root import Root
+from leaktop.symbolize import Symbolizer
+
+SOURCE = """
+#include <cstdlib>
+static __attribute__((noinline)) void *work(unsigned long n) {
+    void *block = malloc(n);  // work
+    return n ? block : nullptr;
+}
+int main(int n, char **) { return work(n) == nullptr; }
+"""
+LINE = next(i for i, line in enumerate(SOURCE.splitlines(), 1) if "// work" in line)
+WORK = "work(unsigned long)"
+NOTHING = (None, None, {"program": "no symbols: stripped"})
+
+
+def run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{command[0]} cannot: {done.stderr.splitlines()[:1]}")
+
+
+class Made:
+    """A program, and the root directory that it is looked at in."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        if shutil.which("g++") is None:
+            pytest.skip("no compiler")
+        self.root = folder / "root"
+        self.home = self.root / "app"
+        self.home.mkdir(parents=True)
+        self.debug = folder / "program.debug"
+        (folder / "program.cc").write_text(SOURCE)
+        run(folder, "g++", "-O2", "-g", *options, "program.cc", "-o", "whole")
+        run(folder, "objcopy", "--only-keep-debug", "whole", "program.debug")
+        run(folder, "strip", "-o", "root/app/program", "whole")
+        with (folder / "whole").open("rb") as stream:
+            elf = ElfFile(stream)
+            self.build_id = elf.build_id or ""
+            main = elf.functions(["main"])["main"]
+            at = elf.address_of(main)
+            assert at is not None
+            listing = subprocess.run(
+                ["objdump", "-d", folder / "whole"], check=True, capture_output=True, text=True
+            )
+            lines = listing.stdout.splitlines()
+            call = next(
+                i for i, line in enumerate(lines) if "<malloc@plt>" in line and "call" in line
+            )
+            offset = elf.offset_of(ElfAddress(int(lines[call + 1].partition(":")[0], 16)))
+            assert offset is not None
+            self.offset = offset
+
+    def module(self) -> Module:
+        module = Module("/app/program")
+        module.root = Root(str(self.root))
+        module.hold(os.open(self.home / "program", os.O_RDONLY | os.O_CLOEXEC))
+        return module
+
+    def frame(self, *, lines: bool = True) -> tuple[str | None, int | None, dict[str, str]]:
+        symbolizer = Symbolizer()
+        location = Location(0x7F0000000000, self.module(), self.offset)
+        (frame,) = symbolizer.frames([location], lines=lines)
+        symbolizer.close()
+        return frame.symbol, frame.line, dict(symbolizer.problems())
+
+
+@pytest.fixture(autouse=True)
+def host(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return what stands in for this machine's own root directory: its debug files are its own."""
+    folder = tmp_path_factory.mktemp("host")
+    root = Root(str(folder))
+    monkeypatch.setattr(debugfiles, "_own_root", lambda: root)
+    for name in ("DEBUGINFOD_CACHE_PATH", "XDG_CACHE_HOME", "SUDO_UID"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path, "-Wl,--build-id=sha1")
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Made:
+    """Return a program without a build-id, but with a link to its debug file."""
+    made = Made(tmp_path, "-Wl,--build-id=none")
+    run(tmp_path, "objcopy", "--add-gnu-debuglink=program.debug", "root/app/program")
+    return made
+
+
+def put(source: Path, folder: Path, path: str) -> Path:
+    target = folder / path.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+    return target
+
+
+def by_build_id(made: Made) -> str:
+    return f"/usr/lib/debug/.build-id/{made.build_id[:2]}/{made.build_id[2:]}.debug"
+
+
+def test_without_debug_file_nothing_is_made_up(made: Made) -> None:
+    assert made.frame() == NOTHING
+
+
+def test_by_build_id_in_the_targets_root(made: Made) -> None:
+    put(made.debug, made.root, by_build_id(made))
+    assert made.frame() == (WORK, LINE, {})
+
+
+def test_by_build_id_on_this_machine(made: Made, host: Path) -> None:
+    put(made.debug, host, by_build_id(made))
+    assert made.frame() == (WORK, LINE, {})
+
+
+@pytest.mark.parametrize("variable", ["DEBUGINFOD_CACHE_PATH", "XDG_CACHE_HOME"])
+def test_cache_of_debuginfod(
+    made: Made, host: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    folder = "/cache" if variable.startswith("DEBUG") else "/cache/debuginfod_client"
+    put(made.debug, host, f"{folder}/{made.build_id}/debuginfo")
+    monkeypatch.setenv(variable, "/cache")
+    assert made.frame() == (WORK, LINE, {})
+
+
+def test_cache_of_the_user_behind_sudo(
+    made: Made, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pwd
+
+    user = pwd.getpwnam("nobody")
+    path = f"{user.pw_dir}/.cache/debuginfod_client/{made.build_id}/debuginfo"
+    put(made.debug, host, path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", str(user.pw_uid))
+    assert made.frame(lines=False)[0] == WORK
+    monkeypatch.setenv("SUDO_UID", "no number")
+    assert made.frame(lines=False)[0] is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/app/program.debug", "/app/.debug/program.debug", "/usr/lib/debug/app/program.debug"]
+)
+def test_by_link(linked: Made, path: str) -> None:
+    assert linked.build_id == ""
+    put(linked.debug, linked.root, path)
+    assert linked.frame() == (WORK, LINE, {})
+
+
+def test_by_link_on_this_machine_only_where_debug_files_are(linked: Made, host: Path) -> None:
+    put(linked.debug, host, "/app/program.debug")
+    assert linked.frame() == NOTHING
+    put(linked.debug, host, "/usr/lib/debug/app/program.debug")
+    assert linked.frame() == (WORK, LINE, {})
+
+
+def test_a_file_that_changed_is_not_the_one_linked_to(linked: Made) -> None:
+    with put(linked.debug, linked.root, "/app/program.debug").open("ab") as stream:
+        stream.write(b"\0")
+    assert linked.frame() == NOTHING
+
+
+def test_a_file_of_another_build_is_not_believed(made: Made, tmp_path: Path) -> None:
+    other = Made(tmp_path / "other", "-Wl,--build-id=0x1234")
+    put(other.debug, made.root, by_build_id(made))
+    assert made.frame() == NOTHING
+
+
+def test_no_link_leads_out_of_the_targets_root(made: Made, tmp_path: Path) -> None:
+    path = made.root / by_build_id(made).lstrip("/")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(made.debug)
+    assert made.frame() == NOTHING
+    path.unlink()
+    put(made.debug, made.root, "/elsewhere")
+    path.symlink_to("/../elsewhere")  # within the root, as the target follows it
+    assert made.frame() == (WORK, LINE, {})
+
+
+def test_a_pipe_in_its_place_is_not_opened(made: Made) -> None:
+    path = made.root / by_build_id(made).lstrip("/")
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert made.frame() == NOTHING
+
+
+@pytest.mark.parametrize("dwarf", ["-gdwarf-4", "-gdwarf-5"])
+@pytest.mark.parametrize("compression", ["zlib", "zlib-gnu", "zstd"])
+def test_compressed_debug_information(tmp_path: Path, dwarf: str, compression: str) -> None:
+    made = Made(tmp_path, dwarf, "-Wl,--build-id=sha1")
+    run(tmp_path, "objcopy", f"--compress-debug-sections={compression}", "program.debug")
+    put(made.debug, made.root, by_build_id(made))
+    assert made.frame() == (WORK, LINE, {})
+
+
+@pytest.mark.parametrize("dwarf", ["-gdwarf-4", "-gdwarf-5"])
+def test_debug_information_that_dwz_shares_out(tmp_path: Path, dwarf: str) -> None:
+    if shutil.which("dwz") is None:
+        pytest.skip("no dwz")
+    made = Made(tmp_path, dwarf, "-Wl,--build-id=sha1")
+    shutil.copy(made.debug, tmp_path / "other")
+    run(tmp_path, "dwz", "-m", "shared", "program.debug", "other")
+    put(made.debug, made.root, by_build_id(made))
+    assert made.frame() == (WORK, LINE, {})
+
+
+def test_split_debug_information_gives_no_line(tmp_path: Path) -> None:
+    made = Made(tmp_path, "-gsplit-dwarf", "-Wl,--build-id=sha1")
+    put(made.debug, made.root, by_build_id(made))
+    assert made.frame() == (WORK, None, {})
+
+
+def with_section(folder: Path, data: bytes, name: str = ".gnu_debugdata") -> None:
+    (folder / "section").write_bytes(data)
+    program = "root/app/program"
+    run(folder, "objcopy", "--remove-section", name, "--add-section", f"{name}=section", program)
+
+
+def mini(folder: Path) -> bytes:
+    """Return what distributions put into .gnu_debugdata."""
+    run(folder, "objcopy", "-S", "--keep-symbol=_ZL4workm", "program.debug", "mini")
+    return (folder / "mini").read_bytes()
+
+
+def test_mini_debug_info(made: Made, tmp_path: Path) -> None:
+    with_section(tmp_path, lzma.compress(mini(tmp_path)))
+    assert made.frame() == (WORK, None, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda data: data[:-20], ".gnu_debugdata is cut short"),
+        (lambda data: data[:40] + b"\xff" * 8 + data[48:], ".gnu_debugdata cannot be unpacked"),
+        (lambda _: b"", ".gnu_debugdata is cut short"),
+        (lambda _: lzma.compress(b"no ELF file"), "no readable ELF file"),
+        (lambda _: lzma.compress(bytes(65 << 20)), ".gnu_debugdata is larger than leaktop reads"),
+        (
+            lambda data: lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}]),
+            ".gnu_debugdata cannot be unpacked: Memory usage limit exceeded",
+        ),
+    ],
+)
+def test_damaged_mini_debug_info_is_a_problem_of_the_module(
+    made: Made, tmp_path: Path, change: Callable[[bytes], bytes], problem: str
+) -> None:
+    packed = lzma.compress(mini(tmp_path))
+    if "Memory" in problem:
+        packed = (tmp_path / "mini").read_bytes()
+    with_section(tmp_path, change(packed))
+    symbol, line, problems = made.frame()
+    assert (symbol, line) == (None, None)
+    assert problems["program"].startswith(problem)
+
+
+def test_a_debug_file_is_better_than_mini_debug_info(made: Made, tmp_path: Path) -> None:
+    with_section(tmp_path, b"damaged")
+    put(made.debug, made.root, by_build_id(made))
+    assert made.frame() == (WORK, LINE, {})
+
+
+@pytest.mark.parametrize(
+    "section", [b"", b"\0", b"name", b"name\0\0\0\0", b"../../x\0\1\2\3\4", b"..\0\0AAAA"]
+)
+def test_damaged_links_are_errors(linked: Made, tmp_path: Path, section: bytes) -> None:
+    with_section(tmp_path, section, ".gnu_debuglink")
+    put(linked.debug, linked.root, "/app/program.debug")
+    assert linked.frame() == (None, None, {"program": "damaged .gnu_debuglink"})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("mini")
+    made = Made(folder, "-Wl,--build-id=none")
+    run(folder, "objcopy", "--add-gnu-debuglink=program.debug", "root/app/program")
+    with_section(folder, lzma.compress(mini(folder)))
+    return (made.home / "program").read_bytes()
+
+
+def test_damaged_files_are_problems_at_worst(whole: bytes, tmp_path: Path) -> None:
+    beginning = whole.index(b"\xfd7zXZ")  # .gnu_debugdata, .gnu_debuglink, names and headers
+    numbers = iter(range(10**6))
+
+    @settings(
+        max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        st.lists(
+            st.tuples(st.integers(beginning, len(whole) - 1), st.binary(min_size=1, max_size=8)),
+            max_size=8,
+        ),
+        st.booleans(),
+    )
+    def damage(changes: list[tuple[int, bytes]], xz: bool) -> None:
+        data = bytearray(whole)
+        for place, new in changes:
+            at = beginning + (place - beginning) % 600 if xz else place
+            data[at : at + len(new)] = new
+        path = tmp_path / f"{next(numbers)}"
+        path.write_bytes(data)
+        module = Module(str(path))
+        module.root = Root(str(tmp_path))
+        module.hold(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        path.unlink()
+        made = Symbolizer()
+        made.frames(
+            [Location(0, module, FileOffset(at)) for at in range(0, len(data), 64)], lines=False
+        )
+        made.close()
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    damage()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_own_symbols_stay_where_mini_debug_info_is_damaged(tmp_path: Path) -> None:
+    made = Made(tmp_path, "-rdynamic", "-Dstatic=")
+    with_section(tmp_path, b"damaged" * 9)
+    symbol, _, problems = made.frame()
+    assert symbol == WORK
+    assert problems["program"].startswith(".gnu_debugdata cannot be unpacked")
+    with pytest.raises(ElfError):
+        debugfiles.mini_debug_info(made.module().open_elf())
