@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from leaktop.model import LOSSES, Counters, Filters, Frame, Snapshot, StackDetail, Target
+from leaktop.perfmap import PerfMap
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
@@ -43,7 +44,7 @@ class LiveSource:
         self._capacity = capacity or Capacity()
         self._choice = choice or Choice()
         self._process = TargetProcess(pid)
-        self._symbolizer = Symbolizer()
+        self._symbolizer = Symbolizer(PerfMap.of_process(pid))
         self._stacks: StackBook | None = None
         self._program: Program | None = None
         self._unwinder: Unwinder | None = None
