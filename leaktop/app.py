@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
@@ -62,7 +63,9 @@ class LeaktopApp(App[int]):
         delay_s: float = 1.0,
         sort: SortKey = SortKey.BYTES,
         ascii_only: bool = False,
+        iterations: int | None = None,
     ) -> None:
+        """``iterations`` is after how many snapshots shown to quit; None: not by itself."""
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
         super().__init__(ansi_color=True if plain else None)
@@ -76,7 +79,10 @@ class LeaktopApp(App[int]):
         self._sort = sort
         self._status = Status(source.target, filters)
         self._latest: say.SnapshotReady | None = None
+        self._iterations = iterations
+        self._shown = 0
         self._ready_line = ""
+        self._problems: Mapping[str, str] = {}
         self._names: dict[int, tuple[Frame, ...]] = {}
         self._details: OrderedDict[int, say.DetailReady] = OrderedDict()
         self._lines: OrderedDict[int, say.LinesReady] = OrderedDict()
@@ -124,15 +130,20 @@ class LeaktopApp(App[int]):
         self._drop_old_names(message)
         if not self._status.paused:
             self._show_latest()
+            self._shown += 1
+            if self._shown == self._iterations:
+                self.screen.call_after_refresh(self._leave)
 
     @on(say.SymbolsReady)
     def _names_came(self, message: say.SymbolsReady) -> None:
         self._names.update(message.frames)
+        self._learn_problems(message.problems)
         if isinstance(top := self._top, LiveScreen):
             top.show_names(message.frames)
 
     @on(say.LinesReady)
     def _lines_came(self, message: say.LinesReady) -> None:
+        self._learn_problems(message.problems)
         if message.frames:
             _keep(self._lines, message.stack_id, message)
             if (screen := self._detail_of(message.stack_id)) is not None:
@@ -197,6 +208,7 @@ class LeaktopApp(App[int]):
             screen.show_lines(self._lines[stack_id])
         if stack_id in self._details:
             screen.show_detail(self._details[stack_id])
+        screen.show_problems(self._problems)
         self.collector.watch(stack_id)
         self.collector.want_lines(stack_id)
         self.push_screen(screen, lambda _: self.collector.watch(None))
@@ -209,7 +221,7 @@ class LeaktopApp(App[int]):
         """Show the help."""
         reading = self._status.reading
         lost = reading.snapshot.lost if reading is not None else {}
-        self.push_screen(HelpScreen(self._ready_line, lost))
+        self.push_screen(HelpScreen(self._ready_line, self._problems, lost))
 
     def action_pause(self) -> None:
         """Freeze the screen, or let it go on."""
@@ -272,6 +284,13 @@ class LeaktopApp(App[int]):
             if isinstance(screen, DetailScreen) and screen.site.stack_id == stack_id:
                 return screen
         return None
+
+    def _learn_problems(self, problems: Mapping[str, str]) -> None:
+        if problems != self._problems:
+            self._problems = problems
+            for screen in self.screen_stack:
+                if isinstance(screen, DetailScreen):
+                    screen.show_problems(problems)
 
     # Stacks come and go for ever; names are kept for those that are there.
     def _drop_old_names(self, message: say.SnapshotReady) -> None:

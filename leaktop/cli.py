@@ -294,6 +294,7 @@ def _run_screen(source: Source, options: argparse.Namespace) -> int:
         delay_s=options.delay,
         sort=options.sort,
         ascii_only=options.ascii,
+        iterations=options.iterations,
     )
     with _screen_apart_from_stderr():
         code = app.run()

@@ -116,6 +116,7 @@ class _TickThread(threading.Thread):
         self._history = History()
         self._watched: int | None = None
         self._detail_due = 0.0
+        self._ready_line = ""
         self._gone = False
 
     def request(
@@ -140,7 +141,7 @@ class _TickThread(threading.Thread):
         try:
             self._source.start(lambda text: self._owner.post(Progress(text)))
             started = True
-            self._owner.post(Ready(self._source.ready_line))
+            self._tell_what_is_traced()
             self._loop()
         except Exception as error:
             self._owner.post(SourceFailed(_source_error(error), started=started))
@@ -197,11 +198,19 @@ class _TickThread(threading.Thread):
 
     def _read(self) -> None:
         snapshot = self._source.snapshot()
+        self._tell_what_is_traced()
         reading = self._history.add(snapshot)
         self._owner.post(SnapshotReady(reading, self._history.trend()))
         if snapshot.note is not None:
             self._gone = True
             self._owner.post(TargetGone(snapshot.note))
+
+    # Not only at the start: the target may load code that is traced, too.
+    def _tell_what_is_traced(self) -> None:
+        line = self._source.ready_line
+        if line != self._ready_line:
+            self._ready_line = line
+            self._owner.post(Ready(line))
 
     def _apply(self, filters: Filters) -> bool:
         try:
@@ -274,12 +283,13 @@ class _SymbolThread(threading.Thread):
                 self._read_lines(lines, reader)
             else:
                 found = self._resolve(names, lines=False)
-                self._owner.post(SymbolsReady({i: found.get(i, ()) for i in names}))
+                frames = {i: found.get(i, ()) for i in names}
+                self._owner.post(SymbolsReady(frames, self._source.problems()))
 
     def _read_lines(self, stack_id: int, reader: Reader | None) -> None:
         frames = self._resolve([stack_id], lines=True).get(stack_id, ())
         text = {} if reader is None else excerpts(frames, reader)
-        self._owner.post(LinesReady(stack_id, frames, text))
+        self._owner.post(LinesReady(stack_id, frames, text, self._source.problems()))
 
     # A stack that no name can be had for is shown by its addresses, whatever the reason.
     def _resolve(self, stack_ids: list[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:

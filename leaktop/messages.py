@@ -23,7 +23,7 @@ class Progress(Message):
 
 
 class Ready(Message):
-    """Counting has begun; ``line`` says what is traced."""
+    """Counting has begun, or takes in more code; ``line`` says what is traced."""
 
     def __init__(self, line: str) -> None:
         super().__init__()
@@ -44,23 +44,37 @@ class SnapshotReady(Message):
 
 
 class SymbolsReady(Message):
-    """Frames with names, by stack id; no frames where the source does not know the stack."""
+    """Frames with names, by stack id; no frames where the source does not know the stack.
 
-    def __init__(self, frames: Mapping[int, tuple[Frame, ...]]) -> None:
+    ``problems`` says why modules have no names or lines (see ``Source.problems``).
+    """
+
+    def __init__(
+        self, frames: Mapping[int, tuple[Frame, ...]], problems: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self.frames = frames
+        self.problems = problems
 
 
 class LinesReady(Message):
-    """One stack's frames with lines and inlined calls, and source text by index of the frame."""
+    """One stack's frames with lines and inlined calls, and source text by index of the frame.
+
+    ``problems`` says why modules have no names or lines (see ``Source.problems``).
+    """
 
     def __init__(
-        self, stack_id: int, frames: tuple[Frame, ...], excerpts: Mapping[int, Excerpt]
+        self,
+        stack_id: int,
+        frames: tuple[Frame, ...],
+        excerpts: Mapping[int, Excerpt],
+        problems: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.stack_id = stack_id
         self.frames = frames
         self.excerpts = excerpts
+        self.problems = problems
 
 
 class DetailReady(Message):

@@ -12,7 +12,12 @@
 
 /* How many mappings one munmap may end: a bound for the verifier, which follows each round; what
  * is left after as many is counted as unmatched. */
-#define UNMAP_PIECES_MAX 16
+#define UNMAP_PIECES_MAX 8
+
+/* bpf_probe_read_user under another name: bcc reads all of /proc/kallsyms for each call by that one
+ * (src/cc/frontends/clang/b_frontend_action.cc), to see whether the kernel has it; 5.5 and later do
+ * (kernel commit 6ae08ae3dea2). That is 0.1 s a call at start-up. */
+static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
 /* A thread's outermost allocator call. Only that one counts: what malloc calls inside, mmap for
  * an arena say, is its own business. */
@@ -36,7 +41,10 @@ struct call {
 struct thread {
 	struct call call;
 	struct stack stack;	/* the stack of the call that is returning */
-	u64 saved_at[SAVED_REGISTERS - 1];	/* see struct walk */
+	u64 registers[SAVED_REGISTERS];	/* saved registers when that call returned */
+	/* Where on the stack each of them was met last; 0: it is still in the register, 1: it cannot
+	 * be followed. In map memory, of which the verifier tracks no contents: fewer states. */
+	u64 saved_at[SAVED_REGISTERS];
 };
 
 /* Live settings. key: 0, value: struct config. */
@@ -221,28 +229,6 @@ static __always_inline u64 cut_piece(u64 address, u64 length, struct piece *piec
 	return length;
 }
 
-/* End [address, address + length) as munmap does: whole mappings, heads and tails. Returns how
- * many bytes match no mapping from either side. */
-static __always_inline u64 unmap(u64 address, u64 length)
-{
-	struct piece piece;
-	u64 size;
-
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < UNMAP_PIECES_MAX; i++) {
-		if (!length)
-			return 0;
-		size = cut_piece(address, length, &piece);
-		if (!size)
-			return length;
-		count_free(&piece.block, size, !piece.left);
-		length -= size;
-		if (!piece.at_end)
-			address += size;
-	}
-	return length;
-}
-
 /* ---- a call, from entry to return ---- */
 
 /* Whether the call that is open contains one entered at `sp`, rather than having been left
@@ -255,7 +241,7 @@ static __always_inline int is_inside(const struct call *call, u64 sp, u64 trampo
 
 	if (sp > call->sp)
 		return 0;
-	if (!trampoline || bpf_probe_read_user(&slot, sizeof(slot), (void *)call->sp))
+	if (!trampoline || read_user(&slot, sizeof(slot), (void *)call->sp))
 		return 1;
 	return slot == trampoline;
 }
@@ -273,19 +259,16 @@ static __always_inline u32 weight_of(u64 size, const struct config *settings)
 }
 
 /* Note the entry of an allocating function; the caller adds what else its kind needs. NULL where
- * the call does not count: tracing is off, or an open call contains this one. A call that is left
+ * an open call contains this one. A call that is left
  * out is noted too: what it does inside must be seen as inside. */
-static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 size)
+static __always_inline struct call *enter(const struct config *settings, u64 sp, u32 kind, u64 size)
 {
 	u32 zero = 0;
-	u64 id = bpf_get_current_pid_tgid(), sp = PT_REGS_SP(ctx);
-	struct config *settings = config.lookup(&zero);
+	u64 id = bpf_get_current_pid_tgid();
 	struct thread *thread, *blank;
 	struct block_key key;
 	struct call *call;
 
-	if (!settings || settings->phase == PHASE_OFF)
-		return 0;
 	thread = threads.lookup(&id);
 	if (!thread) {
 		blank = blank_thread.lookup(&zero);
@@ -314,7 +297,6 @@ static __always_inline struct call *enter(struct pt_regs *ctx, u32 kind, u64 siz
 	call->size = size;
 	call->weight = weight_of(size, settings);
 	call->old_held = 0;
-	call->exits_at_ret = 0;
 	call->rest = 0;
 	return call;
 }
@@ -335,50 +317,71 @@ static __always_inline void take_block(struct call *call, u64 address)
 	call->old_held = 1;
 }
 
-/* The same for mremap, which may move the head or the tail of a mapping and leave the rest; with
- * MREMAP_FIXED it also ends what is mapped where it moves to. One loop serves both. */
-static __always_inline void take_mapping(struct call *call, u64 address, u64 length, u64 target,
-					 u64 target_length)
+/* Whether the function at whose entry the program runs was called by an allocator's library. */
+static __always_inline int called_by_allocator(const struct config *settings, u64 sp)
+{
+	u64 caller = 0;
+
+	if (read_user(&caller, sizeof(caller), (void *)sp))
+		return 0;
+	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
+		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
+			return 1;
+	return 0;
+}
+
+/* A range of whole pages. */
+struct range {
+	u64 address, length;
+};
+
+/* Take `moved` out of its mapping, of which mremap may leave a head or a tail behind, and end
+ * `ended` as munmap does: whole mappings, heads and tails. Either may be empty. One loop serves
+ * both, since what it contains is long. What matches no mapping from either side is counted as
+ * unmatched, but for what an allocator unmaps: that was never ours. */
+static __always_inline void cut_mappings(const struct config *settings, u64 sp, struct call *call,
+					 struct range moved, struct range ended)
 {
 	struct piece piece;
 	u64 size;
 
 #pragma clang loop unroll(disable)
-	for (int i = 0; i <= UNMAP_PIECES_MAX; i++) {	/* bound: one piece, then as munmap */
-		if (i && !target_length)
-			return;
-		size = cut_piece(i ? target : address, i ? target_length : length, &piece);
-		if (i) {
-			if (!size)
+	for (int i = 0; i <= UNMAP_PIECES_MAX + 1; i++) {	/* moved; ended; is it all? */
+		struct range *range = i ? &ended : &moved;
+
+		if (!range->length) {
+			if (i)
 				return;
-			count_free(&piece.block, size, !piece.left);
-			target_length -= size;
-			if (!piece.at_end)
-				target += size;
-		} else if (size == length) {
+			continue;
+		}
+		size = cut_piece(range->address, range->length, &piece);
+		if (!i && call && size == moved.length) {
 			call->old = piece.block;
-			call->old_address = address;
+			call->old_address = moved.address;
 			call->old_held = 1;
 			call->rest = piece.left;
 			call->rest_in_front = piece.at_end;
-		} else {
-			lose(LOST_UNMATCHED_UNMAPS);
-			if (size)	/* a mapping and more: it is counted out */
-				count_free(&piece.block, size, !piece.left);
+			continue;
 		}
+		if (!size || !i)
+			break;
+		count_free(&piece.block, size, !piece.left);
+		ended.length -= size;
+		if (!piece.at_end)
+			ended.address += size;
 	}
+	if (!called_by_allocator(settings, sp))
+		lose(LOST_UNMATCHED_UNMAPS);
 }
 
-/* The address that the returning call gave out; 0 where it failed. */
-static __always_inline u64 result_of(struct pt_regs *ctx, const struct call *call)
+/* The address that a call gave out which returned `value`; 0 where it failed. */
+static __always_inline u64 result_of(const struct call *call, u64 value)
 {
-	u64 value = PT_REGS_RC(ctx);
-
 	switch (call->kind) {
 	case CALL_POSIX_MEMALIGN:
 		if ((u32)value)
 			return 0;
-		if (bpf_probe_read_user(&value, sizeof(value), (void *)call->result)) {
+		if (read_user(&value, sizeof(value), (void *)call->result)) {
 			lose(LOST_UNREAD_RESULTS);
 			return 0;
 		}
@@ -410,8 +413,8 @@ static __always_inline u64 restore(struct call *call, struct block *block)
 
 /* Describe the new block of a call that succeeded, under the stack of the caller, who goes on at
  * `pc` with `sp`. Returns that stack's counters; NULL where it does not count. */
-static __always_inline struct stack_stats *new_block(struct pt_regs *ctx, struct thread *thread,
-						     u64 pc, u64 sp, struct block *block)
+static __always_inline struct stack_stats *new_block(struct thread *thread, u64 pc, u64 sp,
+						     struct block *block)
 {
 	struct call *call = &thread->call;
 
@@ -422,47 +425,8 @@ static __always_inline struct stack_stats *new_block(struct pt_regs *ctx, struct
 	block->mapping = call->kind >= CALL_MMAP;
 	if (!call->weight)
 		return 0;
-	block->stack_id = take_stack(ctx, thread, pc, sp);
+	block->stack_id = take_stack(thread, pc, sp);
 	return stats_of(thread, &block->stack_id);
-}
-
-/* Whether the function at whose entry the program runs was called by an allocator's library. */
-static __always_inline int called_by_allocator(struct pt_regs *ctx)
-{
-	u32 zero = 0;
-	u64 caller = 0;
-	struct config *settings = config.lookup(&zero);
-
-	if (!settings ||
-	    bpf_probe_read_user(&caller, sizeof(caller), (void *)PT_REGS_SP(ctx)))
-		return 0;
-	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
-		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
-			return 1;
-	return 0;
-}
-
-/* ---- programs: one for each entry, one for every return ---- */
-
-int on_malloc(struct pt_regs *ctx)	/* malloc, valloc, pvalloc (size) */
-{
-	enter(ctx, CALL_MALLOC, PT_REGS_PARM1(ctx));
-	return 0;
-}
-
-int on_new(struct pt_regs *ctx)	/* operator new (size), which an exception may end */
-{
-	struct call *call = enter(ctx, CALL_MALLOC, PT_REGS_PARM1(ctx));
-
-	if (call)
-		call->exits_at_ret = 1;
-	return 0;
-}
-
-int on_memalign(struct pt_regs *ctx)	/* memalign, aligned_alloc (alignment, size) */
-{
-	enter(ctx, CALL_MALLOC, PT_REGS_PARM2(ctx));
-	return 0;
 }
 
 /* number * size, or a size that no allocator grants where that does not fit 64 bits */
@@ -474,69 +438,83 @@ static __always_inline u64 product(u64 number, u64 size)
 	return size > most ? ~0ULL : number * size;
 }
 
-int on_calloc(struct pt_regs *ctx)	/* calloc (number, size) */
+/* ---- programs ---- */
+
+int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
 {
-	enter(ctx, CALL_MALLOC, product(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx)));
-	return 0;
-}
+	u32 zero = 0;
+	u64 entry = bpf_get_attach_cookie(ctx), size = PT_REGS_PARM1(ctx), sp = PT_REGS_SP(ctx);
+	struct range moved = {}, ended = {};
+	struct config *settings = config.lookup(&zero);
+	struct call *call = 0;
+	u32 kind = CALL_MALLOC;
 
-int on_realloc(struct pt_regs *ctx)	/* realloc (block, size) */
-{
-	struct call *call = enter(ctx, CALL_REALLOC, PT_REGS_PARM2(ctx));
-
-	if (call)
-		take_block(call, PT_REGS_PARM1(ctx));
-	return 0;
-}
-
-int on_reallocarray(struct pt_regs *ctx)	/* reallocarray (block, number, size) */
-{
-	u64 size = product(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
-	struct call *call = enter(ctx, CALL_REALLOC, size);
-
-	if (call)
-		take_block(call, PT_REGS_PARM1(ctx));
-	return 0;
-}
-
-int on_posix_memalign(struct pt_regs *ctx)	/* posix_memalign (result, alignment, size) */
-{
-	struct call *call = enter(ctx, CALL_POSIX_MEMALIGN, PT_REGS_PARM3(ctx));
-
-	if (call)
-		call->result = PT_REGS_PARM1(ctx);
-	return 0;
-}
-
-int on_mmap(struct pt_regs *ctx)	/* mmap (address, length, protection, flags, file, offset) */
-{
-	u64 length = whole_pages(PT_REGS_PARM2(ctx));
-
-	if (PT_REGS_PARM4(ctx) & MAP_FIXED) {
-		/* an allocator gives pages back by mapping fresh ones over its own */
-		if (called_by_allocator(ctx))
-			return 0;
-		if (enter(ctx, CALL_MMAP, length) && unmap(PT_REGS_PARM1(ctx), length))
-			lose(LOST_UNMATCHED_UNMAPS);
+	if (!settings || settings->phase == PHASE_OFF)
 		return 0;
+	switch (entry) {
+	case ENTRY_MEMALIGN:
+		size = PT_REGS_PARM2(ctx);
+		break;
+	case ENTRY_CALLOC:
+		size = product(PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
+		break;
+	case ENTRY_REALLOC:
+		size = PT_REGS_PARM2(ctx);
+		kind = CALL_REALLOC;
+		break;
+	case ENTRY_REALLOCARRAY:
+		size = product(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
+		kind = CALL_REALLOC;
+		break;
+	case ENTRY_POSIX_MEMALIGN:
+		size = PT_REGS_PARM3(ctx);
+		kind = CALL_POSIX_MEMALIGN;
+		break;
+	case ENTRY_MMAP:
+		size = whole_pages(PT_REGS_PARM2(ctx));
+		kind = CALL_MMAP;
+		if (!(PT_REGS_PARM4(ctx) & MAP_FIXED))
+			break;
+		/* an allocator gives pages back by mapping fresh ones over its own */
+		if (called_by_allocator(settings, sp))
+			return 0;
+		ended.address = PT_REGS_PARM1(ctx);
+		ended.length = size;
+		break;
+	case ENTRY_MREMAP:
+		size = whole_pages(PT_REGS_PARM3(ctx));
+		kind = CALL_MREMAP;
+		/* length 0 makes a second mapping of shared memory */
+		if (PT_REGS_PARM4(ctx) & MREMAP_DONTUNMAP)
+			break;
+		moved.address = PT_REGS_PARM1(ctx);
+		moved.length = whole_pages(PT_REGS_PARM2(ctx));
+		if (PT_REGS_PARM4(ctx) & MREMAP_FIXED) {
+			ended.address = PT_REGS_PARM5(ctx);
+			ended.length = size;
+		}
+		break;
+	case ENTRY_MUNMAP:
+		if (PT_REGS_PARM1(ctx) & PAGE_LOW_BITS || settings->phase != PHASE_COUNT)
+			return 0;
+		ended.address = PT_REGS_PARM1(ctx);
+		ended.length = whole_pages(PT_REGS_PARM2(ctx));
 	}
-	enter(ctx, CALL_MMAP, length);
+	if (entry != ENTRY_MUNMAP) {
+		call = enter(settings, sp, kind, size);
+		if (!call)
+			return 0;
+		call->exits_at_ret = entry == ENTRY_NEW;
+		call->result = PT_REGS_PARM1(ctx);
+		if (kind == CALL_REALLOC)
+			take_block(call, PT_REGS_PARM1(ctx));
+	}
+	if (moved.length || ended.length)
+		cut_mappings(settings, sp, call, moved, ended);
 	return 0;
 }
 
-int on_mremap(struct pt_regs *ctx)	/* mremap (old, old length, new length, flags, target) */
-{
-	u64 length = whole_pages(PT_REGS_PARM2(ctx)), size = whole_pages(PT_REGS_PARM3(ctx));
-	struct call *call = enter(ctx, CALL_MREMAP, size);
-
-	/* length 0 makes a second mapping of shared memory */
-	if (call && length && !(PT_REGS_PARM4(ctx) & MREMAP_DONTUNMAP))
-		take_mapping(call, PT_REGS_PARM1(ctx), length, PT_REGS_PARM5(ctx),
-			     PT_REGS_PARM4(ctx) & MREMAP_FIXED ? size : 0);
-	return 0;
-}
-
-int on_return(struct pt_regs *ctx)
+int on_return(struct pt_regs *ctx)	/* the return of any function that returns a block */
 {
 	u32 zero = 0;
 	u64 id = bpf_get_current_pid_tgid(), address;
@@ -561,10 +539,10 @@ int on_return(struct pt_regs *ctx)
 		return 0;
 	call->sp = 0;
 	if (call->exits_at_ret) {	/* about to take the return address off */
-		bpf_probe_read_user(&pc, sizeof(pc), (void *)sp);
+		read_user(&pc, sizeof(pc), (void *)sp);
 		sp += sizeof(u64);
 	}
-	address = result_of(ctx, call);
+	address = result_of(call, PT_REGS_RC(ctx));
 	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
 	if (call->old_held && !address && !(call->kind == CALL_REALLOC && !call->size)) {
 		address = restore(call, &block);
@@ -574,7 +552,14 @@ int on_return(struct pt_regs *ctx)
 			count_free(&call->old, call->old.size, !call->rest);
 		if (!address || (!call->weight && call->kind < CALL_MMAP))
 			return 0;
-		stats = new_block(ctx, thread, pc, sp, &block);
+		/* a function that returns has given back all registers that it had to save */
+		thread->registers[0] = PT_REGS_FP(ctx);	/* arch.py: Registers.saved */
+		thread->registers[1] = ctx->bx;
+		thread->registers[2] = ctx->r12;
+		thread->registers[3] = ctx->r13;
+		thread->registers[4] = ctx->r14;
+		thread->registers[5] = ctx->r15;
+		stats = new_block(thread, pc, sp, &block);
 		if (settings->phase != PHASE_COUNT)
 			return 0;
 		if (stats && thread->stack.truncated == TRUNCATED)
@@ -599,19 +584,5 @@ int on_free(struct pt_regs *ctx)	/* free (block) */
 	block = *held;	/* the entry may be another block's once it is deleted */
 	if (!blocks.delete(&key))
 		count_free(&block, block.size, 1);
-	return 0;
-}
-
-int on_munmap(struct pt_regs *ctx)	/* munmap (address, length) */
-{
-	u32 zero = 0;
-	u64 address = PT_REGS_PARM1(ctx);
-	struct config *settings = config.lookup(&zero);
-
-	if (!settings || settings->phase != PHASE_COUNT || address & PAGE_LOW_BITS)
-		return 0;
-	/* free gives large blocks back this way: memory that was never ours to count */
-	if (unmap(address, whole_pages(PT_REGS_PARM2(ctx))) && !called_by_allocator(ctx))
-		lose(LOST_UNMATCHED_UNMAPS);
 	return 0;
 }

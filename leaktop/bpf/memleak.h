@@ -40,6 +40,20 @@ struct block_key {
 	u32 zero;		/* padding is part of a hash key */
 };
 
+/* Which function a program was attached to, by what its arguments mean: the attach cookie. */
+enum entry {
+	ENTRY_MALLOC = 0,	/* (size) */
+	ENTRY_NEW,		/* (size), and an exception may end it */
+	ENTRY_MEMALIGN,		/* (_, size) */
+	ENTRY_CALLOC,		/* (number, size) */
+	ENTRY_REALLOC,		/* (block, size) */
+	ENTRY_REALLOCARRAY,	/* (block, number, size) */
+	ENTRY_POSIX_MEMALIGN,	/* (where the block's address goes, alignment, size) */
+	ENTRY_MMAP,		/* (address, length, protection, flags, file, offset) */
+	ENTRY_MREMAP,		/* (old, old length, new length, flags, new) */
+	ENTRY_MUNMAP,		/* (address, length) */
+};
+
 /* Which call made a block; decides what the return value means and what may free it. */
 enum call_kind {
 	CALL_MALLOC = 0,	/* returns the block or NULL */

@@ -11,43 +11,19 @@ BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
 /* Where a walk is: the registers of the frame that it stands in. */
 struct walk {
 	u64 pc, sp, bp;
-	/* Stack address where each of the other saved registers lies; 0: it is still in the
-	 * register; 1: it cannot be followed. Read only if a rule needs it, and few do. It lies in
-	 * the thread's map value, of which the verifier tracks no contents: fewer states to follow. */
-	u64 *saved_at;
+	struct thread *thread;	/* has the other saved registers, lazily: few rules need one */
 };
 
 /* The value of a register that the callee saves, in the frame where the walk stands. */
-static __always_inline int saved_register(struct pt_regs *ctx, const struct walk *walk, u32 i,
-					  u64 *value)
+static __always_inline int saved_register(const struct walk *walk, u32 i, u64 *value)
 {
 	u64 at;
 
-	if (i == 0) {
-		*value = walk->bp;
-		return 0;
-	}
 	if (i >= SAVED_REGISTERS)
 		return -1;
-	at = walk->saved_at[i - 1];
-	if (at)
-		return bpf_probe_read_user(value, sizeof(*value), (void *)at);
-	switch (i) {	/* arch.py: Registers.saved */
-	case 1:
-		*value = ctx->bx;
-		return 0;
-	case 2:
-		*value = ctx->r12;
-		return 0;
-	case 3:
-		*value = ctx->r13;
-		return 0;
-	case 4:
-		*value = ctx->r14;
-		return 0;
-	}
-	*value = ctx->r15;
-	return 0;
+	at = walk->thread->saved_at[i];
+	*value = i ? walk->thread->registers[i] : walk->bp;
+	return i && at ? read_user(value, sizeof(*value), (void *)at) : 0;
 }
 
 /* Step out of a frame that the kernel made to run a signal handler: the registers of what was
@@ -57,13 +33,13 @@ static __always_inline int leave_signal_frame(struct walk *walk)
 	u64 context = walk->sp;
 	u64 pair[2];	/* sp, ip */
 
-	if (bpf_probe_read_user(pair, sizeof(pair), (void *)(context + UCONTEXT_SP)))
+	if (read_user(pair, sizeof(pair), (void *)(context + UCONTEXT_SP)))
 		return -1;
-	if (bpf_probe_read_user(&walk->bp, sizeof(u64), (void *)(context + UCONTEXT_BP)))
+	if (read_user(&walk->bp, sizeof(u64), (void *)(context + UCONTEXT_BP)))
 		return -1;
-	walk->saved_at[0] = context + UCONTEXT_BX;
-	for (int i = 1; i < SAVED_REGISTERS - 1; i++)	/* r12..r15 lie in a row */
-		walk->saved_at[i] = context + UCONTEXT_R12 + (i - 1) * sizeof(u64);
+	walk->thread->saved_at[1] = context + UCONTEXT_BX;
+	for (int i = 2; i < SAVED_REGISTERS; i++)	/* r12..r15 lie in a row */
+		walk->thread->saved_at[i] = context + UCONTEXT_R12 + (i - 2) * sizeof(u64);
 	walk->sp = pair[0];
 	/* it was interrupted at this address, not called from before it: rules are looked up, as
 	 * names are, for the byte before an address */
@@ -72,17 +48,16 @@ static __always_inline int leave_signal_frame(struct walk *walk)
 }
 
 /* Step out of one frame by its rule. 0: done. */
-static __always_inline int leave_frame(struct pt_regs *ctx, struct walk *walk,
-				       const struct frame_rule *rule)
+static __always_inline int leave_frame(struct walk *walk, const struct frame_rule *rule)
 {
 	u64 cfa, from, pair[2];	/* pair: saved frame pointer, return address */
 
 	if (rule->base == BASE_SP)
 		cfa = walk->sp;
-	else if (saved_register(ctx, walk, rule->base - BASE_SAVED, &cfa))
+	else if (saved_register(walk, rule->base - BASE_SAVED, &cfa))
 		return -1;
 	if (rule->flags & FLAG_LOADED &&
-	    bpf_probe_read_user(&cfa, sizeof(cfa), (void *)(cfa + rule->load_offset)))
+	    read_user(&cfa, sizeof(cfa), (void *)(cfa + rule->load_offset)))
 		return -1;
 	cfa += rule->cfa_offset;
 	if (cfa <= walk->sp)	/* a stack grows down; anything else would be a loop */
@@ -92,24 +67,24 @@ static __always_inline int leave_frame(struct pt_regs *ctx, struct walk *walk,
 		s32 slot = (s8)rule->slots[i];
 
 		if (slot == SLOT_LOST)
-			walk->saved_at[i - 1] = 1;	/* no address: reading it fails */
+			walk->thread->saved_at[i] = 1;	/* no address: reading it fails */
 		else if (slot != SLOT_SAME)
-			walk->saved_at[i - 1] = from + slot * 8;
+			walk->thread->saved_at[i] = from + slot * 8;
 	}
 	if ((s8)rule->slots[0] == -2 && from == cfa) {	/* the frame pointer lies beside it */
-		if (bpf_probe_read_user(pair, sizeof(pair), (void *)(cfa - 16)))
+		if (read_user(pair, sizeof(pair), (void *)(cfa - 16)))
 			return -1;
 		walk->bp = pair[0];
 		walk->pc = pair[1];
 	} else {
 		s32 slot = (s8)rule->slots[0];
 
-		if (bpf_probe_read_user(&walk->pc, sizeof(u64), (void *)(cfa - 8)))
+		if (read_user(&walk->pc, sizeof(u64), (void *)(cfa - 8)))
 			return -1;
 		if (slot == SLOT_LOST)
 			walk->bp = 0;
 		else if (slot != SLOT_SAME &&
-			 bpf_probe_read_user(&walk->bp, sizeof(u64), (void *)(from + slot * 8)))
+			 read_user(&walk->bp, sizeof(u64), (void *)(from + slot * 8)))
 			return -1;
 	}
 	walk->sp = cfa;
@@ -123,7 +98,7 @@ static __always_inline u64 copy_stack(u8 *image, u64 sp)
 	u64 size = IMAGE_BYTES - (sp & (PAGE_SIZE - 1));
 
 	for (int i = 0; i < IMAGE_BYTES / PAGE_SIZE; i++) {	/* bound: the pages of an image */
-		if (size <= IMAGE_BYTES && !bpf_probe_read_user(image, size, (void *)sp))
+		if (size <= IMAGE_BYTES && !read_user(image, size, (void *)sp))
 			return size;
 		size -= PAGE_SIZE;
 	}
@@ -131,7 +106,7 @@ static __always_inline u64 copy_stack(u8 *image, u64 sp)
 }
 
 /* Ask for the rule of the address where a walk ended. False where the ring is full. */
-static __always_inline int ask(struct pt_regs *ctx, const struct walk *walk, u64 stack_id, u32 pid)
+static __always_inline int ask(const struct walk *walk, u64 stack_id, u32 pid)
 {
 	struct question *question = questions.ringbuf_reserve(sizeof(*question));
 
@@ -145,7 +120,7 @@ static __always_inline int ask(struct pt_regs *ctx, const struct walk *walk, u64
 	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
 		u64 value = 0;
 
-		if (saved_register(ctx, walk, i, &value))
+		if (saved_register(walk, i, &value))
 			question->lost |= 1U << i;
 		question->registers[i] = value;
 	}
@@ -162,14 +137,13 @@ static __always_inline u64 mix(u64 id, u64 value)
 	return id ^ id >> 32;
 }
 
-/* Fill thread->stack with the stack that begins at `pc` and `sp`, and return its id: that of the
- * caller of a function that is returning, so that all registers which it had to save have the
- * caller's values again. */
-static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread, u64 pc, u64 sp)
+/* Fill thread->stack with the stack that begins at `pc` and `sp` with thread->registers, and return
+ * its id. */
+static __always_inline u64 take_stack(struct thread *thread, u64 pc, u64 sp)
 {
 	struct stack *stack = &thread->stack;
 	struct walk walk = {
-		.pc = pc, .sp = sp, .bp = PT_REGS_FP(ctx), .saved_at = thread->saved_at,
+		.pc = pc, .sp = sp, .bp = thread->registers[0], .thread = thread,
 	};
 	struct block_key key = key_of(0);
 	struct frame_rule *rule;
@@ -178,7 +152,7 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 
 	stack->depth = 0;
 	stack->truncated = TRUNCATED;
-	for (int i = 0; i < SAVED_REGISTERS - 1; i++)
+	for (int i = 0; i < SAVED_REGISTERS; i++)
 		thread->saved_at[i] = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
@@ -198,7 +172,7 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 		if (rule->base == BASE_UNKNOWN)
 			break;
 		if (rule->flags & FLAG_SIGNAL ? leave_signal_frame(&walk)
-					      : leave_frame(ctx, &walk, rule))
+					      : leave_frame(&walk, rule))
 			break;
 		if (!walk.pc) {	/* a stack that someone made by hand ends in 0 */
 			stack->truncated = WHOLE;
@@ -209,7 +183,7 @@ static __always_inline u64 take_stack(struct pt_regs *ctx, struct thread *thread
 	if (unknown) {	/* an id of its own, so that it can be completed by itself */
 		u64 alone = mix(mix(id, bpf_ktime_get_ns()), bpf_get_current_pid_tgid()) | 2;
 
-		if (ask(ctx, &walk, alone, key.pid)) {
+		if (ask(&walk, alone, key.pid)) {
 			stack->truncated = ASKED;
 			return alone;
 		}

@@ -14,7 +14,7 @@ from leaktop.analyze import haystack, ordered, text_filter
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.filter_bar import FilterBar
-from leaktop.widgets.frames import FramesView
+from leaktop.widgets.frames import FramesView, no_stack
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_table import Rows, SiteTable
@@ -24,6 +24,7 @@ _HINTS = (
     ("Enter", "open"),
     ("s", "sort"),
     ("r", "reverse"),
+    ("f", "frame"),
     ("/", "filter"),
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),
@@ -41,6 +42,7 @@ _SHORT_HINTS = (
     ("p", "pause"),
     ("?", "help"),
     ("q", "quit"),
+    ("f", "frame"),  # last, since there is no room for all of them at 80 columns
 )
 _REFILTER_S = 0.25
 
@@ -53,6 +55,7 @@ class MainScreen(LiveScreen):
         Binding("s,greater_than_sign", "sort(1)", show=False),
         Binding("less_than_sign", "sort(-1)", show=False),
         Binding("r", "reverse", show=False),
+        Binding("f", "innermost", show=False),
         Binding("slash", "edit('text')", show=False),
         Binding("z", "edit('min')", show=False),
         Binding("Z", "edit('max')", show=False),
@@ -84,6 +87,7 @@ class MainScreen(LiveScreen):
         super().__init__()
         self.sort = sort
         self.reverse = False
+        self.innermost = False
         self.pattern = ""
         self._status = status
         self._names: Names = {}
@@ -139,6 +143,7 @@ class MainScreen(LiveScreen):
                 names=self._names,
                 sort=self.sort,
                 reverse=self.reverse,
+                innermost=self.innermost,
                 estimated=bool(reading and reading.snapshot.estimated),
                 empty=self._why_empty(status),
             )
@@ -175,7 +180,11 @@ class MainScreen(LiveScreen):
     def _peek(self) -> None:
         site = self.table.selected
         frames = () if site is None else self._names.get(site.stack_id) or site.frames
-        self._stack.show(frames, truncated=bool(site and site.truncated))
+        self._stack.show(
+            frames,
+            truncated=bool(site and site.truncated),
+            empty=no_stack(site.stack_id) if site else "",
+        )
 
     @on(RowsView.Moved)
     def _moved(self) -> None:
@@ -203,6 +212,11 @@ class MainScreen(LiveScreen):
     def action_reverse(self) -> None:
         """Turn the order round."""
         self.reverse = not self.reverse
+        self._show_rows()
+
+    def action_innermost(self) -> None:
+        """Show the innermost frame of each stack, or again the one that matters."""
+        self.innermost = not self.innermost
         self._show_rows()
 
     def action_clear(self) -> None:

@@ -64,6 +64,14 @@ class Source(Protocol):
         """
         ...
 
+    def problems(self) -> Mapping[str, str]:
+        """Return why modules have no names or lines: module name to a one-line reason.
+
+        Also why a perf map is not used, by its path. Any thread may call, but may have to wait for
+        names being looked up. Never raises.
+        """
+        ...
+
     def apply(self, filters: Filters) -> None:
         """Use other filters for allocations from now on. Raises SourceError."""
         ...

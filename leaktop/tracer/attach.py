@@ -1,14 +1,13 @@
 """Puts loaded BPF programs on functions of one process, in the best way this kernel offers.
 
 uprobe-multi links (kernel commit 89ae89f53d20) attach all functions of a program at once and
-detach in milliseconds; perf events (kernel commit e12f03d7031a) work on older kernels, one event a
-probe. Which one works is found by trying. Both hang on descriptors alone: when the last one is
+detach in milliseconds; links to perf events (kernel commit b89fbfbb854c) work on older kernels, one
+a probe. Which one works is found by trying. Both hang on descriptors alone: when the last one is
 closed, by us or by the kernel after kill -9, the probes are gone.
 """
 
 import ctypes as ct
 import errno
-import fcntl
 import os
 import time
 from collections import defaultdict
@@ -23,10 +22,9 @@ from leaktop.tracer.loader import Program
 from leaktop.tracer.probes import Probe
 
 BPF_LINK_CREATE = 28
+BPF_PERF_EVENT = 41
 BPF_TRACE_UPROBE_MULTI = 48
 BPF_F_UPROBE_MULTI_RETURN = 1
-PERF_EVENT_IOC_SET_BPF = 0x40042408
-PERF_EVENT_IOC_ENABLE = 0x2400
 PERF_FLAG_FD_CLOEXEC = 8
 PMU = Path("/sys/bus/event_source/devices/uprobe")
 
@@ -92,12 +90,14 @@ class MultiLink:
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
         fd = self._program.load(probes[0].program, BPF_TRACE_UPROBE_MULTI)
         offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
+        cookies = (ct.c_uint64 * len(probes))(*(probe.cookie for probe in probes))
         name = ct.create_string_buffer(os.fsencode(path))
         attributes = _LinkCreate(
             prog_fd=fd,
             attach_type=BPF_TRACE_UPROBE_MULTI,
             path=ct.addressof(name),
             offsets=ct.addressof(offsets),
+            cookies=ct.addressof(cookies),
             count=len(probes),
             multi_flags=BPF_F_UPROBE_MULTI_RETURN if probes[0].is_return_probe else 0,
             pid=pid,
@@ -146,12 +146,15 @@ class PerfEvents:
             PERF_FLAG_FD_CLOEXEC,
         )
         try:
-            fcntl.ioctl(event, PERF_EVENT_IOC_SET_BPF, program)
-            fcntl.ioctl(event, PERF_EVENT_IOC_ENABLE, 0)
-        except OSError:
-            os.close(event)
-            raise
-        return event
+            link = _PerfLinkCreate(
+                prog_fd=program,
+                target_fd=event,
+                attach_type=BPF_PERF_EVENT,
+                cookie=probe.cookie,
+            )
+            return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(link), ct.sizeof(link))
+        finally:
+            os.close(event)  # the link holds it
 
 
 def choose(program: Program, arch: Architecture) -> Attacher:
@@ -238,6 +241,18 @@ class _LinkCreate(ct.Structure):
         ("multi_flags", ct.c_uint32),
         ("pid", ct.c_uint32),
         ("pad", ct.c_uint32),
+    ]
+
+
+class _PerfLinkCreate(ct.Structure):
+    """The same, with its perf_event part."""
+
+    _fields_ = [
+        ("prog_fd", ct.c_uint32),
+        ("target_fd", ct.c_uint32),
+        ("attach_type", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("cookie", ct.c_uint64),
     ]
 
 

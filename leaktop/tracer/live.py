@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from leaktop.tracer.allocators import Allocator, Choice, find_allocators, requir
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Attached, Attacher, choose
 from leaktop.tracer.blocks import detail_of, held_by_stack
-from leaktop.tracer.loader import Capacity, Program
+from leaktop.tracer.loader import MAPPINGS_MAX, Capacity, Program
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.stacks import StackBook
@@ -142,6 +143,10 @@ class LiveSource:
             for stack_id, locations in wanted.items()
         }
 
+    def problems(self) -> Mapping[str, str]:
+        """Return why modules have no names or lines."""
+        return self._symbolizer.problems()
+
     def apply(self, filters: Filters) -> None:
         """Change the filters by one map write; blocks already held are not touched."""
         self._filters = filters
@@ -170,6 +175,8 @@ class LiveSource:
         self._allocators = find_allocators(self._process, self._choice, (), progress)
         require_allocator(self._process, self._choice, self._allocators)
         progress("compiling the BPF program")
+        older = min(len(self._process.mappings), MAPPINGS_MAX // 2)
+        self._capacity = replace(self._capacity, older_mappings=older)
         program = self._program = Program(self._capacity)
         unfiled = np.zeros((), layout.STACK_STATS)
         program.stack_stats.update(layout.STACK_ID_UNFILED, unfiled)
@@ -188,6 +195,8 @@ class LiveSource:
         progress("learning the stacks of the allocator's callers")
         self._configure(program, layout.PHASE_FOLLOW)
         self._unwinder.wait_until_quiet(_FOLLOW_S, _FOLLOW_MOST_S)
+        self._process.refresh()
+        self._hold_older_mappings(program)
         self._started_ns = time.monotonic_ns()
         self._configure(program)
 
@@ -201,6 +210,17 @@ class LiveSource:
             # through the open file, so that no other can have taken its path meanwhile
             path = f"/proc/self/fd/{allocator.module.fileno()}"
             attacher.attach(path, self._process.pid, probes, self._attached)
+
+    def _hold_older_mappings(self, program: Program) -> None:
+        """Let the kernel side know what is mapped already, so that its munmap is no loss."""
+        pid = self._process.kernel_pid
+        if pid is None:
+            return
+        for mapping in self._process.mappings[: self._capacity.older_mappings]:
+            size = mapping.end - mapping.start
+            block = (size, 0, layout.STACK_ID_UNFILED, 0, 1)
+            program.blocks.update((mapping.start, pid, 0), block)
+            program.mapping_ends.update((mapping.end, pid, 0), mapping.start)
 
     def _attach_to_new_code(self) -> None:
         """Trace allocators that the target has mapped since (dlopen)."""

@@ -51,6 +51,8 @@ class Capacity:
     stacks: int = 16_384
     rules: int = 65_536
     """Call-frame rules, one for each code address on a stack."""
+    older_mappings: int = 0
+    """Mappings that are there already, which are held beside the allocations."""
 
 
 class BpfMap:
@@ -176,7 +178,7 @@ class Program:
         bcc = _import_bcc()
         flags = [
             f"-I{BPF_SOURCE}",
-            f"-DBLOCKS_MAX={capacity.allocs}",
+            f"-DBLOCKS_MAX={capacity.allocs + capacity.older_mappings}",
             f"-DSTACKS_MAX={capacity.stacks}",
             f"-DTHREADS_MAX={THREADS_MAX}",
             f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
@@ -195,6 +197,7 @@ class Program:
         self.config = self._map("config", np.dtype("u4"))
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
         self.blocks = self._map("blocks", layout.BLOCK_KEY)
+        self.mapping_ends = self._map("mapping_ends", layout.BLOCK_KEY, np.dtype("u8"))
         self.stack_stats = self._map("stack_stats", layout.STACK_ID)
         self.stacks = self._map("stacks", layout.STACK_ID)
         self.frame_rules = self._map("frame_rules", layout.BLOCK_KEY)

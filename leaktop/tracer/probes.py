@@ -19,13 +19,22 @@ class Exit(Enum):
     address it would find no caller and end the process."""
 
 
+class Entry(Enum):
+    """What the arguments of a function mean: ``enum entry`` of ``bpf/memleak.h``."""
+
+    MALLOC, NEW, MEMALIGN, CALLOC, REALLOC, REALLOCARRAY, POSIX_MEMALIGN, MMAP, MREMAP, MUNMAP = (
+        range(10)
+    )
+    FREE = -1
+    """It has a program of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """One function of an allocator's interface."""
 
     name: str
-    program: str
-    """BPF program at its entry (``bpf/memleak.bpf.c``)."""
+    entry: Entry
     exit: Exit = Exit.RETURN
     required: bool = False
     """Whether failing to probe it ends the run: without it figures would be wrong, not poorer."""
@@ -35,63 +44,63 @@ PREFIXES = ("", "je_", "tc_", "mi_")
 """What allocators put before the names of C's functions, where they do not take C's own."""
 
 _C = (
-    Function("malloc", "on_malloc", required=True),
-    Function("calloc", "on_calloc", required=True),
-    Function("realloc", "on_realloc", required=True),
-    Function("free", "on_free", Exit.NONE, required=True),
-    Function("posix_memalign", "on_posix_memalign", required=True),
-    Function("memalign", "on_memalign", required=True),
-    Function("aligned_alloc", "on_memalign"),
-    Function("valloc", "on_malloc"),
-    Function("pvalloc", "on_malloc"),
-    Function("reallocarray", "on_reallocarray"),
-    Function("cfree", "on_free", Exit.NONE),
+    Function("malloc", Entry.MALLOC, required=True),
+    Function("calloc", Entry.CALLOC, required=True),
+    Function("realloc", Entry.REALLOC, required=True),
+    Function("free", Entry.FREE, Exit.NONE, required=True),
+    Function("posix_memalign", Entry.POSIX_MEMALIGN, required=True),
+    Function("memalign", Entry.MEMALIGN, required=True),
+    Function("aligned_alloc", Entry.MEMALIGN),
+    Function("valloc", Entry.MALLOC),
+    Function("pvalloc", Entry.MALLOC),
+    Function("reallocarray", Entry.REALLOCARRAY),
+    Function("cfree", Entry.FREE, Exit.NONE),
     # C23
-    Function("free_sized", "on_free", Exit.NONE),
-    Function("free_aligned_sized", "on_free", Exit.NONE),
+    Function("free_sized", Entry.FREE, Exit.NONE),
+    Function("free_aligned_sized", Entry.FREE, Exit.NONE),
     # jemalloc(3)
-    Function("mallocx", "on_malloc"),
-    Function("rallocx", "on_realloc"),
-    Function("dallocx", "on_free", Exit.NONE),
-    Function("sdallocx", "on_free", Exit.NONE),
+    Function("mallocx", Entry.MALLOC),
+    Function("rallocx", Entry.REALLOC),
+    Function("dallocx", Entry.FREE, Exit.NONE),
+    Function("sdallocx", Entry.FREE, Exit.NONE),
 )
 _MAPPINGS = (
-    Function("mmap", "on_mmap", required=True),
-    Function("munmap", "on_munmap", Exit.NONE, required=True),
-    Function("mremap", "on_mremap", required=True),
+    Function("mmap", Entry.MMAP, required=True),
+    Function("munmap", Entry.MUNMAP, Exit.NONE, required=True),
+    Function("mremap", Entry.MREMAP, required=True),
 )
 # mimalloc.h, what the table of C's functions has not got
 _MIMALLOC = (
     *(
-        Function(f"mi_{name}", "on_malloc")
+        Function(f"mi_{name}", Entry.MALLOC)
         for name in ("zalloc", "malloc_small", "zalloc_small", "malloc_aligned", "zalloc_aligned")
     ),
     *(
-        Function(f"mi_heap_{name}", "on_memalign")  # (heap, size)
+        Function(f"mi_heap_{name}", Entry.MEMALIGN)  # (heap, size)
         for name in ("malloc", "zalloc", "malloc_small", "malloc_aligned", "zalloc_aligned")
     ),
-    Function("mi_mallocn", "on_calloc"),
-    Function("mi_calloc_aligned", "on_calloc"),
-    Function("mi_realloc_aligned", "on_realloc"),
-    Function("mi_reallocn", "on_reallocarray"),
+    Function("mi_mallocn", Entry.CALLOC),
+    Function("mi_calloc_aligned", Entry.CALLOC),
+    Function("mi_realloc_aligned", Entry.REALLOC),
+    Function("mi_reallocn", Entry.REALLOCARRAY),
     *(
-        Function(f"mi_{name}", "on_free", Exit.NONE)
+        Function(f"mi_{name}", Entry.FREE, Exit.NONE)
         for name in ("free_size", "free_size_aligned", "free_aligned")
     ),
 )
 # C++'s operators (Itanium C++ ABI, 5.1.5). operator new may throw, or its handler may.
 _OPERATORS = (
     *(
-        Function(name, "on_new", Exit.INSTRUCTIONS)
+        Function(name, Entry.NEW, Exit.INSTRUCTIONS)
         for name in ("_Znwm", "_Znam", "_ZnwmSt11align_val_t", "_ZnamSt11align_val_t")
     ),
     *(
-        Function(f"{name}{aligned}RKSt9nothrow_t", "on_malloc")
+        Function(f"{name}{aligned}RKSt9nothrow_t", Entry.MALLOC)
         for name in ("_Znwm", "_Znam")
         for aligned in ("", "St11align_val_t")
     ),
     *(
-        Function(f"{name}{tail}", "on_free", Exit.NONE)
+        Function(f"{name}{tail}", Entry.FREE, Exit.NONE)
         for name in ("_ZdlPv", "_ZdaPv")
         for tail in (
             "",
@@ -104,8 +113,6 @@ _OPERATORS = (
     ),
 )
 
-RETURN_PROGRAM = "on_return"
-
 
 def table(prefix: str | None = None) -> tuple[Function, ...]:
     """Return the functions to look for, in order of preference where names share an address.
@@ -115,7 +122,7 @@ def table(prefix: str | None = None) -> tuple[Function, ...]:
     prefixes = PREFIXES if prefix is None else (prefix,)
     return (
         *(
-            Function(f"{each}{function.name}", function.program, function.exit, function.required)
+            Function(f"{each}{function.name}", function.entry, function.exit, function.required)
             for each in prefixes
             for function in _C
         ),
@@ -134,8 +141,15 @@ class Probe:
 
     @property
     def program(self) -> str:
-        """Name of the BPF program."""
-        return RETURN_PROGRAM if self.at_exit else self.function.program
+        """Name of the BPF program (``bpf/memleak.bpf.c``)."""
+        if self.at_exit:
+            return "on_return"
+        return "on_free" if self.function.entry is Entry.FREE else "on_enter"
+
+    @property
+    def cookie(self) -> int:
+        """What the program is told of where it runs (bpf_get_attach_cookie, bpf-helpers(7))."""
+        return max(self.function.entry.value, 0)
 
     @property
     def is_return_probe(self) -> bool:

@@ -18,6 +18,7 @@ NO_TARGET = 4
 """Exit code: there is no such process, or nothing in it to trace."""
 
 _UPROBES = "[uprobes]"
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _MODULES_MAX = 4096  # files held open; a process maps some hundreds at most
 
 
@@ -130,6 +131,19 @@ class TargetProcess:
         uprobe_get_trampoline_vaddr).
         """
         return next((m.start for m in self._mapped.mappings if m.path == _UPROBES), 0)
+
+    @property
+    def mappings(self) -> tuple[procfs.Mapping, ...]:
+        """The mappings of the last refresh."""
+        return self._mapped.mappings
+
+    @property
+    def kernel_pid(self) -> int | None:
+        """The process as the initial PID namespace numbers it; None where that cannot be told."""
+        with contextlib.suppress(OSError):
+            if Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE:
+                return self.pid
+        return None
 
     def code_ranges(self) -> frozenset[tuple[int, int]]:
         """Return (start, end) of all mappings that hold code."""

@@ -9,10 +9,13 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.excerpt import Excerpt
 from leaktop.model import Frame
+from leaktop.names import short_name
 from leaktop.widgets.lines import LinesView
 from leaktop.widgets.rows import RowsView
 
 _WIDE = 100
+_BEFORE_NAME = 5
+_UNFILED = 1  # the stack id of all that found no room in the table of stacks
 
 
 class FramesView(RowsView):
@@ -34,8 +37,10 @@ class FramesView(RowsView):
         self.repaint()
 
     def _find(self, frames: Sequence[Frame]) -> int:
-        if not self.index or self.index >= len(self._frames):
+        if not self.index or not self._frames:
             return 0
+        if self.index >= len(self._frames):
+            return len(frames)
         old = self._frames[self.index]
         for i, frame in enumerate(frames):
             if frame.address == old.address and frame.inlined == old.inlined:
@@ -44,52 +49,67 @@ class FramesView(RowsView):
 
     @property
     def row_count(self) -> int:
-        """How many frames there are."""
-        return len(self._frames)
+        """How many frames there are, and one more row where the stack was cut."""
+        return len(self._frames) + self._is_cut
 
     @property
     def selected(self) -> Frame | None:
         """The selected frame."""
-        return self._frames[self.index] if self._frames else None
+        return self._frames[self.index] if self.index < len(self._frames) else None
+
+    @property
+    def cut_name(self) -> str:
+        """The selected frame's whole name, where its row has no room for it; else empty."""
+        frame = self.selected
+        if frame is None or not frame.symbol or cell_len(_label(frame)) <= self._room(frame):
+            return ""
+        return fmt.clean(frame.symbol)
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._truncated and bool(self._frames)
+
+    # Where there is too little room, the name is cut before the place, and the module goes.
+    def _room(self, frame: Frame) -> int:
+        left = self.size.width - _BEFORE_NAME
+        return max(left - cell_len(self._place(frame)) - 2, left // 2)
+
+    def _place(self, frame: Frame) -> str:
+        return _place(frame, whole=self.size.width >= _WIDE)
 
     def heading(self) -> Strip:
         """Draw the title."""
         line = self.builder(self.style("heading"))
-        line.put(f" {self._title}")
+        line.put(f" {self._title}{', cut' if self._is_cut else ''}")
         return line.cell(self.position + " ", line.left, right=True).strip()
 
     def row(self, index: int, *, selected: bool) -> Strip:
         """Draw one frame."""
-        frame = self._frames[index]
         selected = selected and self.can_focus
         dim = None if selected else self.style("dim")
         line = self.builder(self.style("cursor") if selected else None)
         line.put("▸" if selected else " ")
-        line.cell(str(index), 3, dim, right=True).put(" ")
-        place = _place(frame, whole=self.size.width >= _WIDE)
-        name = f"{frame.address:#x}"
-        if frame.symbol:
-            offset = f"+{frame.offset:#x}" if frame.offset is not None and not frame.inlined else ""
-            name = fmt.clean(frame.symbol) + offset
-        module = module_text(frame)
-        if frame.inlined:
-            name, module = f"inlined: {name}", ""
-        # Where there is too little room, the name is cut before the place, and the module goes.
-        left = line.left - cell_len(place) - 2
-        name = line.safe(name)
-        line.cell(name, min(cell_len(name), max(left, line.left // 2)))
+        if index == len(self._frames):
+            style = None if selected else self.style("warn")
+            return line.put("   … the stack goes on: it was cut here", style).strip()
+        frame = self._frames[index]
+        line.cell(str(index), _BEFORE_NAME - 2, dim, right=True).put(" ")
+        place, room = self._place(frame), self._room(frame)
+        name = line.safe(_label(frame))
+        if cell_len(name) > room:
+            name = line.safe(_label(frame, room))
+        line.cell(name, min(cell_len(name), room))
+        module = "" if frame.inlined else module_text(frame)
         if cell_len(module) <= line.left - cell_len(place) - 2:
             line.put(module, dim)
         line.cell(f" {place} ", line.left, None if selected else self.style("good"), right=True)
         return line.strip()
 
     def empty_line(self, y: int) -> Strip:
-        """Say where the stack was cut, or why there is none."""
+        """Say why there is no stack."""
         line = self.builder()
         if not self._frames and y == 1:
             line.put(f"   {self._empty}", self.style("dim"))
-        elif self._truncated and y == self.row_count + 1:
-            line.put("    … could not be followed further", self.style("warn"))
         return line.strip()
 
 
@@ -136,6 +156,26 @@ def module_text(frame: Frame) -> str:
         return ""
     module = fmt.clean(frame.module, 64)
     return f" {module}" if module.startswith("[") else f" [{module}]"
+
+
+def no_stack(stack_id: int) -> str:
+    """Return why a stack has no frames."""
+    if stack_id == _UNFILED:
+        return "no stack: the table of stacks was full"
+    return "no stack: it could not be read"
+
+
+# The name shortened where ``room`` is given, with what tells where in the function it is.
+def _label(frame: Frame, room: int | None = None) -> str:
+    if not frame.symbol:
+        return f"{frame.address:#x}"
+    before, after = ("inlined: ", "") if frame.inlined else ("", "")
+    if frame.offset is not None and not frame.inlined:
+        after = f"+{frame.offset:#x}"
+    symbol = frame.symbol
+    if room is not None:
+        symbol = short_name(symbol, room - len(before) - len(after))
+    return f"{before}{fmt.clean(symbol)}{after}"
 
 
 def _place(frame: Frame, *, whole: bool) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -11,7 +12,8 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.analyze import frame_that_matters, is_plumbing
 from leaktop.model import Frame, Site, SortKey
-from leaktop.widgets.frames import module_text
+from leaktop.names import short_name
+from leaktop.widgets.frames import module_text, no_stack
 from leaktop.widgets.lines import LineBuilder
 from leaktop.widgets.rows import RowsView
 
@@ -49,6 +51,8 @@ class Rows:
     names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     sort: SortKey = SortKey.BYTES
     reverse: bool = False
+    innermost: bool = False
+    """WHERE shows the innermost frame rather than the one that matters."""
     estimated: bool = False
     empty: str = ""
     """What to say where there are no sites."""
@@ -137,7 +141,8 @@ class SiteTable(RowsView):
                 arrow = "▲" if self._rows.reverse else "▼"
             line.cell(column.title + arrow, column.width, right=True)
         position = self.position
-        line.put("   ").cell("WHERE", self._where_width(line, len(position)))
+        where = "WHERE: innermost frame" if self._rows.innermost else "WHERE"
+        line.put("   ").cell(where, self._where_width(line, len(position)))
         if self.size.width >= WIDE:
             line.cell("CALLED FROM", line.left - len(position) - 1)
         return line.put(position).strip()
@@ -174,17 +179,20 @@ class SiteTable(RowsView):
     # On the cursor's own background the colours of the other text may not be readable.
     def _put_names(self, line: LineBuilder, site: Site, *, plain: bool) -> None:
         dim = None if plain else self.style("dim")
-        line.put(" … " if site.truncated else "   ", None if plain else self.style("warn"))
         frames = self._rows.names.get(site.stack_id) or site.frames
+        cut = site.truncated and frames
+        line.put(" … " if cut else "   ", None if plain else self.style("warn"))
         if not frames:
-            line.put("(no stack: the table of stacks was full)", dim)
+            line.put(f"({no_stack(site.stack_id)})", dim)
             return
-        frame = frame_that_matters(frames)
+        raw = self._rows.innermost
+        frame = frames[0] if raw else frame_that_matters(frames)
         _put_frame(line, frame, self._where_width(line, 0), dim)
         if self.size.width >= WIDE:
             at = next(i for i, other in enumerate(frames) if other is frame)
-            callers = [_name(f) for f in frames[at + 1 :] if not is_plumbing(f.symbol or "")]
-            line.put(" ".join(f"← {name}" for name in callers[:_CALLERS]), dim)
+            callers = (f for f in frames[at + 1 :] if raw or not is_plumbing(f.symbol or ""))
+            names = [_name(caller, 0) for caller in islice(callers, _CALLERS)]
+            line.put(" ".join(f"← {name}" for name in names), dim)
 
     def _where_width(self, line: LineBuilder, kept: int) -> int:
         if self.size.width >= WIDE:
@@ -200,16 +208,16 @@ class SiteTable(RowsView):
         return line.strip()
 
 
-def _name(frame: Frame) -> str:
-    return fmt.clean(frame.symbol) if frame.symbol else f"{frame.address:#x}"
+def _name(frame: Frame, width: int) -> str:
+    return fmt.clean(short_name(frame.symbol, width)) if frame.symbol else f"{frame.address:#x}"
 
 
 # The module stays readable where the name is long: the name is cut first.
 def _put_frame(line: LineBuilder, frame: Frame, width: int, dim: Style | None) -> None:
     left = line.left - width
     module = module_text(frame)
-    name = line.safe(_name(frame))
     room = max(width - len(module) - 1, width // 2)
+    name = line.safe(_name(frame, room))
     line.cell(name, min(room, cell_len(name)))
     line.put(module[: max(0, line.left - left - 1)], dim)
     line.cell("", line.left - left)

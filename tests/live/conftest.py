@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,36 @@ from tests.live.harness import ROOT, Leaktop, TargetProcess
 
 SOURCES = ROOT / "tests" / "targets"
 FLAGS = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
-SPECIAL_FLAGS = {
-    "libplugin.so": ("-shared", "-fPIC"),
-    "bare": ("-static", "-nostdlib"),
+# As distributions compile: no frame pointers, and calls in tail position are jumps.
+DISTRIBUTED = ("-O2", "-g", "-fomit-frame-pointer")
+_CXX = ("-g", "-fomit-frame-pointer", "-std=c++20", "-pthread", "-Wl,-rpath,$ORIGIN")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to compile a target otherwise than most."""
+
+    flags: tuple[str, ...]
+    source: str | None = None
+    """None: named as the target."""
+    compiler: str = "gcc"
+    needs: tuple[str, ...] = ()
+    """Targets to link with."""
+
+
+RECIPES = {
+    "libplugin.so": Recipe((*FLAGS, "-shared", "-fPIC")),
+    "bare": Recipe((*FLAGS, "-static", "-nostdlib")),
+    "libunwinding_library.so": Recipe((*DISTRIBUTED, "-shared", "-fPIC")),
+    "unwinding-O2": Recipe(
+        ("-O2", *_CXX), "unwinding.cpp", "g++", needs=("libunwinding_library.so",)
+    ),
+    "unwinding-O3": Recipe(
+        ("-O3", *_CXX), "unwinding.cpp", "g++", needs=("libunwinding_library.so",)
+    ),
+    "unwinding-static": Recipe(("-O2", *_CXX, "-static", "-DALONE"), "unwinding.cpp", "g++"),
+    "unwinding_musl": Recipe(DISTRIBUTED, compiler="musl-gcc"),
+    "unwinding_musl-static": Recipe((*DISTRIBUTED, "-static"), "unwinding_musl.c", "musl-gcc"),
 }
 
 Builder = Callable[[str], Path]
@@ -29,9 +57,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     def compiled(name: str) -> Path:
         binary = folder / name
         if not binary.exists():
-            source = SOURCES / f"{name.removeprefix('lib').removesuffix('.so')}.c"
-            flags = (*FLAGS, *SPECIAL_FLAGS.get(name, ("-pthread",)))
-            subprocess.run(["gcc", *flags, "-o", binary, source], check=True)
+            recipe = RECIPES.get(name, Recipe((*FLAGS, "-pthread")))
+            source = recipe.source or f"{name.removeprefix('lib').removesuffix('.so')}.c"
+            needs = [compiled(each) for each in recipe.needs]
+            command = [recipe.compiler, *recipe.flags, "-o", binary, SOURCES / source, *needs]
+            subprocess.run(command, check=True)
         return binary
 
     return compiled

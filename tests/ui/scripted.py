@@ -51,12 +51,15 @@ class ScriptedSource:
         lines: Mapping[int, tuple[Frame, ...]] | None = None,
         details: Mapping[int, StackDetail] | None = None,
         steps: Sequence[str] = ("compiling the tracer", "attaching 13 functions"),
+        unnamed: Mapping[str, str] | None = None,
     ) -> None:
         self.snapshots = list(snapshots)
         self.names = dict(names or {})
         self.lines = dict(lines or {})
         self.details = dict(details or {})
         self.steps = steps
+        self.unnamed = dict(unnamed or {})
+        self.ready_line = "tracing 4242 (leaky): 13 functions in libc.so.6"
         self.played = 0
         self.closed = 0
         self.resolved: list[tuple[list[int], bool]] = []
@@ -73,10 +76,6 @@ class ScriptedSource:
     @property
     def end_descriptor(self) -> int | None:
         return None
-
-    @property
-    def ready_line(self) -> str:
-        return "tracing 4242 (leaky): 13 functions in libc.so.6"
 
     def start(self, progress: Callable[[str], None]) -> None:
         for step in self.steps:
@@ -101,6 +100,10 @@ class ScriptedSource:
         self.resolved.append((asked, lines))
         known = self.lines if lines else self.names
         return {i: known[i] for i in asked if i in known}
+
+    def problems(self) -> Mapping[str, str]:
+        self._enter("problems")
+        return dict(self.unnamed)
 
     def apply(self, filters: Filters) -> None:
         self._enter("apply")

@@ -6,7 +6,7 @@ from pathlib import Path
 from leaktop.elf import FileOffset
 from leaktop.tracer.loader import BPF_SOURCE
 from leaktop.tracer.probes import (
-    RETURN_PROGRAM,
+    Entry,
     Exit,
     Traced,
     functions_in,
@@ -56,8 +56,8 @@ def test_only_what_entry_tells_all_about_has_its_end_not_seen() -> None:
     assert {function.name for function in table() if function.exit is Exit.NONE} >= {
         *("free", "munmap", "je_free", "mi_free", "_ZdlPv", "_ZdaPvmSt11align_val_t"),
     }
-    by_program = {function.program for function in table() if function.exit is Exit.NONE}
-    assert by_program == {"on_free", "on_munmap"}
+    by_entry = {function.entry for function in table() if function.exit is Exit.NONE}
+    assert by_entry == {Entry.FREE, Entry.MUNMAP}
 
 
 def test_return_addresses_are_left_alone_where_an_exception_may_pass() -> None:
@@ -74,7 +74,16 @@ def test_a_prefix_replaces_the_known_ones() -> None:
 def test_every_program_named_is_one_of_the_bpf_source() -> None:
     source = (BPF_SOURCE / "memleak.bpf.c").read_text()
     written = set(re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)", source, re.MULTILINE))
-    assert {function.program for function in table()} | {RETURN_PROGRAM} == written
+    everything = [Traced(function, FileOffset(1), (FileOffset(2),)) for function in table()]
+    assert {probe.program for probe in probes_for(everything)} == written
+
+
+def test_cookies_are_the_header_s_entries() -> None:
+    found = re.search(r"enum entry {(.*?)};", (BPF_SOURCE / "memleak.h").read_text(), re.DOTALL)
+    assert found
+    names = re.findall(r"ENTRY_(\w+)", found[1])
+    assert [entry.name for entry in Entry if entry is not Entry.FREE] == names
+    assert [Entry[name].value for name in names] == list(range(len(names)))
 
 
 def test_functions_come_in_the_order_of_the_table() -> None:
@@ -122,7 +131,7 @@ def test_all_returns_are_probed_before_any_entry() -> None:
     ]
     assert [probe.program for probe in planned] == [
         *("on_return", "on_return"),
-        *("on_malloc", "on_free", "on_mmap", "on_munmap"),
+        *("on_enter", "on_free", "on_enter", "on_enter"),
     ]
     assert [probe.offset for probe in planned] == [1, 3, 1, 2, 3, 4]
 
@@ -136,9 +145,9 @@ def test_ret_instructions_are_probed_as_instructions() -> None:
     exits = (FileOffset(5), FileOffset(9))
     planned = list(probes_for([Traced(new, FileOffset(1), exits)]))
     assert [(each.offset, each.program, each.is_return_probe) for each in planned] == [
-        (5, RETURN_PROGRAM, False),
-        (9, RETURN_PROGRAM, False),
-        (1, "on_new", False),
+        (5, "on_return", False),
+        (9, "on_return", False),
+        (1, "on_enter", False),
     ]
 
 

@@ -104,6 +104,9 @@ class Scripted:
         assert lines
         return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
 
+    def problems(self) -> Mapping[str, str]:
+        return {}
+
     def apply(self, filters: Filters) -> None:
         raise AssertionError(f"batch output changes no filter, but did to {filters}")
 
