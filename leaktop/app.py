@@ -41,7 +41,8 @@ class LeaktopApp(App[int]):
     """Shows what ``source`` reads; ``run`` returns the exit code of the process.
 
     Nothing is attached before the first paint, and everything is detached before the process can
-    end. Where the source fails, ``failure`` is the message to print once the screen is gone.
+    end. Where the source fails, ``failure`` is the message to print once the screen is gone. With
+    ``iterations`` it quits by itself when it has shown so many snapshots.
     """
 
     CSS_PATH = "app.tcss"
@@ -65,7 +66,6 @@ class LeaktopApp(App[int]):
         ascii_only: bool = False,
         iterations: int | None = None,
     ) -> None:
-        """``iterations`` is after how many snapshots shown to quit; None: not by itself."""
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
         super().__init__(ansi_color=True if plain else None)

@@ -1,16 +1,20 @@
 """Call frame information: how to leave the frame of one address, from ``.eh_frame``.
 
 A file's ``.eh_frame_hdr`` holds a sorted table of functions; one binary search and the decoding of
-one entry answer a question, however large the file is. Formats: LSB Core 5.0, 10.6 (eh_frame and
+one entry answer a question, however large the file is. Programs that are linked statically may have
+no such table; for them it is made, by going over all entries once. Formats: LSB Core 5.0, 10.6 (eh_frame and
 its header) and DWARF 5, 6.4 (the instructions). The bytes are hostile: every read is bounded, and
 what is wrong with them is a CallFrameError.
 """
 
+import array
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
+import numpy.typing as npt
 
 from leaktop.elf import ElfAddress, ElfFile
 
@@ -18,6 +22,13 @@ _ENTRY_MAX = 1 << 20
 """Bytes of one entry; the largest real ones have some ten thousand."""
 _STATES_MAX = 64
 """Nested DW_CFA_remember_state."""
+_REGISTERS_MAX = 256
+"""Processors have fewer; a state with more would take much memory."""
+_COMMONS_MAX = 64
+"""Common entries that are kept; real files have some dozens."""
+_SCAN_MAX = 1 << 20
+"""Functions of a file without a search table."""
+_PAIR_BYTES = 8
 _LEB_MAX = 10
 """Bytes of a number of 64 bits in LEB128."""
 
@@ -107,27 +118,22 @@ class _Function:
     instructions: "Cursor"
 
 
+Table = npt.NDArray[np.int32]
+"""Rows of (function, its entry), sorted; addresses less the table's base."""
+
+
 class CallFrames:
     """The call frame information of one file.
 
-    ``header`` are the bytes of ``.eh_frame_hdr``, which lies at ``address`` of the ELF file;
+    ``table`` says where each function's entry is, relative to the ELF address ``base``;
     ``read(address, size)`` returns bytes of the file at an ELF address, as many as there are.
-    Raises CallFrameError where the header has no search table.
     """
 
-    def __init__(self, address: int, header: bytes, read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, base: int, table: Table, read: Callable[[int, int], bytes]) -> None:
+        self._base = base
+        self._table = table
         self._read = read
         self._commons: dict[int, _Common] = {}
-        cursor = Cursor(header, address)
-        version, frame_encoding, count_encoding, table_encoding = (cursor.u1() for _ in range(4))
-        if version != 1 or table_encoding != _TABLE_ENCODING or count_encoding == _OMIT:
-            raise CallFrameError(".eh_frame_hdr has no search table")
-        cursor.pointer(frame_encoding, address)
-        count = cursor.pointer(count_encoding, address)
-        pairs = np.frombuffer(header, "<i4", offset=cursor.position)
-        count = min(count, len(pairs) // 2)
-        self._table = pairs[: count * 2].reshape(count, 2)
-        self._base = address
 
     def row(self, address: int) -> Row | None:
         """Return the row for an ELF address, or None where no function is described.
@@ -187,19 +193,79 @@ class CallFrames:
 
     def _common(self, address: int) -> _Common:
         if address not in self._commons:
+            if len(self._commons) >= _COMMONS_MAX:
+                self._commons.clear()
             self._commons[address] = _parse_common(self._entry(address), self._base)
         return self._commons[address]
 
 
 def call_frames_of(elf: ElfFile) -> CallFrames | None:
-    """Return the call frame information of a file, None where it has no .eh_frame_hdr.
+    """Return the call frame information of a file, None where it has none.
 
     Raises ElfError and CallFrameError.
     """
+
+    def read(address: int, size: int) -> bytes:
+        return elf.read_at(ElfAddress(address), size)
+
     header = elf.eh_frame_header()
-    if header is None:
-        return None
-    return CallFrames(*header, lambda address, size: elf.read_at(ElfAddress(address), size))
+    if header is not None:
+        with contextlib.suppress(CallFrameError):
+            return CallFrames(header[0], table_in_header(*header), read)
+    section = elf.eh_frame()
+    return None if section is None else CallFrames(section[0], table_of(*section), read)
+
+
+def table_in_header(address: int, header: bytes) -> Table:
+    """Return the search table of ``.eh_frame_hdr``, which lies at an ELF address.
+
+    Its base is that address. Raises CallFrameError where there is none.
+    """
+    cursor = Cursor(header, address)
+    version, frame_encoding, count_encoding, table_encoding = (cursor.u1() for _ in range(4))
+    if version != 1 or table_encoding != _TABLE_ENCODING or count_encoding == _OMIT:
+        raise CallFrameError(".eh_frame_hdr has no search table")
+    cursor.pointer(frame_encoding, address)
+    count = cursor.pointer(count_encoding, address)
+    pairs = cursor.rest()
+    count = min(count, len(pairs) // _PAIR_BYTES)
+    return np.frombuffer(pairs[: count * _PAIR_BYTES], "<i4").reshape(count, 2)
+
+
+def table_of(address: int, section: bytes) -> Table:
+    """Return a search table for a whole ``.eh_frame``, which lies at an ELF address.
+
+    Its base is that address. What comes after damage is left out.
+    """
+    pairs = array.array("i")
+    encodings: dict[int, int] = {}
+    cursor = Cursor(section, address)
+    with contextlib.suppress(CallFrameError):
+        while not cursor.at_end and len(pairs) < 2 * _SCAN_MAX:
+            entry = cursor.position
+            length = cursor.fixed(4)
+            if not length:  # a terminator; another object's entries may follow
+                continue
+            following = cursor.position + length
+            common = cursor.position
+            common -= cursor.fixed(4)
+            if common != following - length:
+                if common not in encodings:
+                    encodings[common] = _pointer_encoding(section, address, common)
+                start = cursor.pointer(encodings[common], address) - address
+                if -(1 << 31) <= start < 1 << 31:
+                    pairs.extend((start, entry))
+            cursor.skip(following - cursor.position)
+    table = np.frombuffer(pairs, np.int32).reshape(-1, 2)
+    return table[np.argsort(table[:, 0], kind="stable")]
+
+
+def _pointer_encoding(section: bytes, address: int, common: int) -> int:
+    if common < 0:
+        raise CallFrameError("a function's common entry is none")
+    length = Cursor(section[common : common + 4], 0).fixed(4)
+    entry = section[common + 4 : common + 4 + min(length, _ENTRY_MAX)]
+    return _parse_common(Cursor(entry, address + common + 4), address).pointer_encoding
 
 
 def _parse_common(cursor: "Cursor", base: int) -> _Common:
@@ -279,7 +345,10 @@ class _Machine:
         elif opcode in _CFA_INSTRUCTIONS:
             _CFA_INSTRUCTIONS[opcode](self, cursor)
         elif opcode in _REGISTER_INSTRUCTIONS:
-            _REGISTER_INSTRUCTIONS[opcode](self, cursor.uleb(), cursor)
+            register = cursor.uleb()
+            if register >= _REGISTERS_MAX:
+                raise CallFrameError(f"register {register}")
+            _REGISTER_INSTRUCTIONS[opcode](self, register, cursor)
         elif opcode == 0x0A:  # DW_CFA_remember_state
             if len(self._states) == _STATES_MAX:
                 raise CallFrameError("too many remembered states")

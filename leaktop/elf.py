@@ -41,6 +41,7 @@ _MAX_SYMBOLS = 4_000_000
 _MAX_NOTES = 64 << 10
 _MAX_BUILD_ID = 64
 _MAX_EH_FRAME_HEADER = 64 << 20  # 8 million functions
+_MAX_EH_FRAME = 64 << 20
 _MAX_SECTION_NAMES = 4 << 20
 _MAX_STUBS = 4 << 20  # bytes of one section of stubs
 _MAX_RELOCATIONS = 2_000_000
@@ -149,6 +150,15 @@ class ElfFile:
             for each in self._segments[self._segments["type"] == _PT_GNU_EH_FRAME]:
                 size = min(int(each["filesz"]), _MAX_EH_FRAME_HEADER)
                 return ElfAddress(int(each["vaddr"])), self._read(int(each["offset"]), size)
+        return None
+
+    def eh_frame(self) -> tuple[ElfAddress, bytes] | None:
+        """Return address and bytes of .eh_frame, None without one. Raises ElfError."""
+        with _elf_errors():
+            for each in self._named(".eh_frame"):
+                if each["type"] != _SHT_NOBITS and each["size"] <= _MAX_EH_FRAME:
+                    data = self._read(int(each["offset"]), int(each["size"]))
+                    return ElfAddress(int(each["addr"])), data
         return None
 
     def symbols(self) -> SymbolTable:

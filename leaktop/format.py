@@ -40,7 +40,8 @@ def to_ascii(text: str) -> str:
     """Return ``text`` with ASCII stand-ins of the same length; what has none becomes ``?``."""
     if text.isascii():
         return text
-    return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+    # what is left out of a name must not look like one more bracket
+    return text.replace("<…>", "<.>").translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
 def format_bytes(value: float, *, estimated: bool = False) -> str:

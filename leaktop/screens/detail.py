@@ -14,10 +14,11 @@ from leaktop.excerpt import Excerpt
 from leaktop.messages import DetailReady, LinesReady
 from leaktop.model import Frame, Site, StackDetail
 from leaktop.screens.live import LiveScreen, Names
-from leaktop.widgets.frames import FramesView, SourceView
+from leaktop.widgets.frames import FramesView, SourceView, no_stack
 from leaktop.widgets.histogram import HistogramView, age_label, size_label
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.lines import LinesView
+from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
 from leaktop.widgets.trend import sparkline
@@ -107,11 +108,13 @@ class DetailScreen(LiveScreen):
         self._frames: Sequence[Frame] = ()
         self._lines: Sequence[Frame] = ()
         self._excerpts: Mapping[int, Excerpt] = {}
+        self._problems: Mapping[str, str] = {}
         self.has_detail = False
         self._bar = StatusBar()
         self._filter_line = FilterLine()
         self._head = StackHead()
         self._view = FramesView(id="frames")
+        self._notes = NotesView()
         self._source = SourceView()
         self._ages = HistogramView("AGE", age_label, id="ages")
         self._sizes = HistogramView("SIZE", size_label, id="sizes")
@@ -126,6 +129,7 @@ class DetailScreen(LiveScreen):
         with Container(id="body"):
             with Vertical(id="left"):
                 yield self._view
+                yield self._notes
                 yield self._source
             with Container(id="right"):
                 yield self._ages
@@ -170,6 +174,11 @@ class DetailScreen(LiveScreen):
         self._source.set_class(bool(message.excerpts), "shown")
         self._show_frames()
 
+    def show_problems(self, problems: Mapping[str, str]) -> None:
+        """Show why modules on the stack have no names or lines."""
+        self._problems = problems
+        self._show_selected()
+
     def show_detail(self, message: DetailReady) -> None:
         """Show the ages and sizes of the live blocks; what was there stays where there are none."""
         detail = message.detail
@@ -189,12 +198,14 @@ class DetailScreen(LiveScreen):
         self._view.show(
             frames,
             truncated=self.site.truncated,
-            empty="no stack: the table of stacks was full (see ?)",
+            empty=f"{no_stack(self.site.stack_id)} (see ?)",
         )
-        self._show_source()
+        self._show_selected()
 
     @on(RowsView.Moved)
-    def _show_source(self) -> None:
+    def _show_selected(self) -> None:
+        frames = self._lines or self._frames
+        self._notes.show(self._view.cut_name, problems_of(frames, self._problems))
         self._source.show(self._view.selected, self._excerpts.get(self._view.index))
 
     def action_leave(self) -> None:

@@ -1,5 +1,6 @@
 """The help screen: keys, columns, signs, losses, and what is traced."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -21,6 +22,7 @@ KEYS = (
     ("Esc", "go back; on the table: drop the text filter. It never quits"),
     ("s < >", "sort by the next or previous column; so does a click on a heading"),
     ("r", "reverse the order"),
+    ("f", "show the innermost frame under WHERE, allocators and all, or again what matters"),
     ("/", "show only stacks with matching text: a regular expression, ! inverts;"
      " upper case in it makes case count. Enter keeps it, Esc clears it"),
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
@@ -43,25 +45,38 @@ COLUMNS = (
 
 SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
-    ("…", "before a name: the stack could not be followed to its outermost frame"),
+    ("…", "before a name: the stack goes on, but was cut: it could not be followed further"),
+    ("<…>", "in a name: template arguments for which there is no room; Enter shows them"),
+    ("(no stack)", "what counts under no stack, since the table of stacks was full (--max-stacks)"),
     ("?", "in a name: a character that is not shown because it could harm the terminal"),
 )
 
 _KEY_WIDTH = 11
+_PARTS = re.compile(r", (?=\d+ functions? in )|; (?=not )")
+_Line = tuple[str, str, str]  # style, key, text
 
 
 class HelpText(RowsView):
     """Scrolls through the help; there is nothing to select."""
 
-    def __init__(self, ready_line: str, lost: Mapping[str, int]) -> None:
+    def __init__(
+        self, ready_line: str, problems: Mapping[str, str], lost: Mapping[str, int]
+    ) -> None:
         super().__init__()
         self._ready_line = ready_line
+        self._problems = problems
         self._lost = lost
-        self._lines: list[tuple[str, str, str]] = []
+        self._lines: list[_Line] = []
 
     def on_resize(self) -> None:
         """Wrap the text to the new width."""
-        self._lines = list(_text(self._ready_line, self._lost, max(20, self.size.width - 2)))
+        width = max(20, self.size.width - 2)
+        self._lines = [
+            *_traced(self._ready_line, width),
+            *_unnamed(self._problems, width),
+            *_keys_and_signs(width),
+            *_losses(self._lost, width),
+        ]
         super().on_resize()
 
     @property
@@ -106,44 +121,59 @@ class HelpScreen(Screen[None]):
         Binding("escape,question_mark,f1,enter", "leave", show=False),
     ]
 
-    def __init__(self, ready_line: str, lost: Mapping[str, int]) -> None:
+    def __init__(
+        self, ready_line: str, problems: Mapping[str, str], lost: Mapping[str, int]
+    ) -> None:
         super().__init__()
-        self._ready_line = ready_line
-        self._lost = lost
+        self._help = HelpText(ready_line, problems, lost)
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
-        yield HelpText(self._ready_line, self._lost)
+        yield self._help
         yield KeyHints((("Esc", "back"), ("PgUp PgDn", "scroll"), ("q", "quit")))
 
     def on_mount(self) -> None:
         """Let the keys scroll."""
-        self.query_one(HelpText).focus()
+        self._help.focus()
 
     def action_leave(self) -> None:
         """Go back."""
         self.dismiss()
 
 
-# Lines as (style, key, text).
-def _text(ready_line: str, lost: Mapping[str, int], width: int) -> Iterator[tuple[str, str, str]]:
+def _traced(ready_line: str, width: int) -> Iterator[_Line]:
     yield "title", "TRACED", ""
-    traced = fmt.clean(ready_line) or "nothing yet: still attaching"
-    yield from (("dim", "", text) for text in textwrap.wrap(traced, width))
+    head, colon, parts = ready_line.partition("): ")
+    if not colon:
+        head, parts = ready_line or "nothing yet: still attaching", ""
+    yield from _dim(head + colon.rstrip(), width)
+    for part in _PARTS.split(parts) if parts else ():
+        yield from _dim(part, width, indent=2)
+
+
+def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[_Line]:
+    if problems:
+        yield "dim", "", ""
+        yield "title", "WITHOUT NAMES OR LINES", ""
+    for name in sorted(problems):
+        yield from _dim(f"{fmt.clean(name)}: {problems[name]}", width)
+
+
+def _keys_and_signs(width: int) -> Iterator[_Line]:
     for title, entries in (("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)):
         yield "dim", "", ""
         yield "title", title, ""
         for key, text in entries:
             yield from _entry(key, text, width, _KEY_WIDTH)
+
+
+def _losses(lost: Mapping[str, int], width: int) -> Iterator[_Line]:
     yield "dim", "", ""
     yield "title", "LOSSES", ""
-    yield from (
-        ("dim", "", text)
-        for text in textwrap.wrap(
-            "What could not be accounted is counted by name, here and in the top lines; "
-            "with none of them the figures are exact.",
-            width,
-        )
+    yield from _dim(
+        "What could not be accounted is counted by name, here and in the top lines; "
+        "with none of them the figures are exact.",
+        width,
     )
     key_width = max(map(len, LOSSES)) + 2
     for name in [*LOSSES, *(name for name in lost if name not in LOSSES)]:
@@ -152,7 +182,17 @@ def _text(ready_line: str, lost: Mapping[str, int], width: int) -> Iterator[tupl
         yield from _entry(name, f"{fmt.format_count(count)}: {text}", width, key_width)
 
 
-def _entry(key: str, text: str, width: int, key_width: int) -> Iterator[tuple[str, str, str]]:
+# Whole lines, what goes on in the next one set in by ``indent`` and two more.
+def _dim(text: str, width: int, indent: int = 0) -> Iterator[_Line]:
+    first = " " * indent
+    further = f"{first}  " if indent else ""
+    for part in textwrap.wrap(
+        fmt.clean(text), width, initial_indent=first, subsequent_indent=further
+    ):
+        yield "dim", "", part
+
+
+def _entry(key: str, text: str, width: int, key_width: int) -> Iterator[_Line]:
     wrapped = textwrap.wrap(text, max(20, width - key_width))
     for i, part in enumerate(wrapped):
         yield "strong", (key if i == 0 else "").ljust(key_width), part

@@ -4,6 +4,7 @@
 """
 
 import platform
+import re
 from dataclasses import dataclass
 
 
@@ -41,6 +42,14 @@ class Architecture:
     sys_bpf: int
     sys_perf_event_open: int
     registers: Registers
+    signal_return: bytes
+    """Code that a signal handler returns to: rt_sigreturn(2)."""
+    call_before: re.Pattern[bytes]
+    """Matches CALL_BYTES_MAX bytes that may end with a call instruction."""
+
+
+CALL_BYTES_MAX = 7
+"""Bytes of the longest call instruction."""
 
 
 ARCHITECTURES = {
@@ -57,6 +66,12 @@ ARCHITECTURES = {
             saved=(6, 3, 12, 13, 14, 15),
             # struct ucontext (arch/x86/include/uapi/asm/sigcontext.h)
             signal_context=SignalContext(sp=160, pc=168, saved=(120, 128, 72, 80, 88, 96)),
+        ),
+        # mov $15, %rax; syscall: what gdb and libgcc look for too
+        signal_return=b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05",
+        # call rel32; call *operand
+        call_before=re.compile(
+            rb"(?:\xe8.{4}|\xff[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7].{0,5})\Z", re.DOTALL
         ),
     )
 }

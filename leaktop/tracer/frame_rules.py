@@ -44,6 +44,8 @@ OUTERMOST = FrameRule(BASE_OUTERMOST)
 UNKNOWN = FrameRule(BASE_UNKNOWN)
 FRAME_POINTER = FrameRule(BASE_SAVED, cfa_offset=2 * _WORD, slots=(-2, *((SLOT_LOST,) * 5)))
 """For code without call frame information: what a function that sets up a frame pointer does."""
+SIGNAL_FRAME = FrameRule(BASE_SP, flags=FLAG_SIGNAL)
+"""All registers lie where the kernel put them."""
 
 
 def rule_of(row: Row, address: int, registers: Registers) -> FrameRule:
@@ -52,8 +54,7 @@ def rule_of(row: Row, address: int, registers: Registers) -> FrameRule:
     if at_return is not None and at_return.kind is Kind.UNDEFINED:
         return OUTERMOST
     if row.signal_frame:
-        # all registers lie where the kernel put them, whatever the unwinder is told
-        return FrameRule(BASE_SP, flags=FLAG_SIGNAL)
+        return SIGNAL_FRAME  # whatever the unwinder is told
     return _called_frame(row, address, registers)
 
 

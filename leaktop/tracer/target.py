@@ -27,7 +27,9 @@ class _Mapped:
 
     def __init__(self, mappings: tuple[procfs.Mapping, ...]) -> None:
         self.mappings = mappings
-        self.code = frozenset((m.start, m.end) for m in mappings if m.executable)
+        self.code = frozenset(
+            (m.start, m.end, m.file_offset, m.device, m.inode) for m in mappings if m.executable
+        )
         self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
 
     def at(self, address: int) -> procfs.Mapping | None:
@@ -145,8 +147,11 @@ class TargetProcess:
                 return self.pid
         return None
 
-    def code_ranges(self) -> frozenset[tuple[int, int]]:
-        """Return (start, end) of all mappings that hold code."""
+    def code(self) -> frozenset[tuple[int, int, int, str, int]]:
+        """Return all mappings that hold code: start, end, and what of which file it is.
+
+        Another file may be mapped where one was.
+        """
         return self._mapped.code
 
     def is_code(self, address: int) -> bool:

@@ -8,6 +8,7 @@ exactly as it was.
 """
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -19,13 +20,21 @@ from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.model import LOSSES
 from leaktop.modules import Location, Module
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.arch import Architecture
-from leaktop.tracer.frame_rules import FRAME_POINTER, UNKNOWN, FrameRule, rule_of
+from leaktop.tracer.arch import CALL_BYTES_MAX, Architecture
+from leaktop.tracer.frame_rules import (
+    FRAME_POINTER,
+    OUTERMOST,
+    SIGNAL_FRAME,
+    UNKNOWN,
+    FrameRule,
+    rule_of,
+)
 from leaktop.tracer.loader import Program
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk_on
 
 _POLL_S = 0.2
+_NICENESS = -15
 _REFRESH_S = 1.0
 """How often mappings are compared, so that rules go with the code that they were for."""
 _RULES_FULL = list(LOSSES).index("rules_full")
@@ -42,18 +51,44 @@ class CallFrameRules:
         """Return the rule for a code address; code that says nothing has a frame pointer's."""
         if location.module is None:
             return FRAME_POINTER
-        frames = self._frames(location.module)
-        if frames is None:
-            return FRAME_POINTER
-        # a return address may be the first of another function: its call lies before it
-        address = frames.elf.address_of(FileOffset(location.offset - 1))
-        if address is None:
-            return FRAME_POINTER
         try:
-            row = frames.frames.row(address)
+            return self._described(location) or self._undescribed(location)
         except (CallFrameError, ElfError):
             return UNKNOWN
-        return FRAME_POINTER if row is None else rule_of(row, address, self._arch.registers)
+
+    def _described(self, location: Location) -> FrameRule | None:
+        # by call frame information, None where there is none for this code
+        assert location.module is not None
+        frames = self._frames(location.module)
+        if frames is None:
+            return None
+        # a return address may be the first of another function: its call lies before it
+        address = frames.elf.address_of(FileOffset(location.offset - 1))
+        row = None if address is None else frames.frames.row(address)
+        if address is not None and row is not None:
+            return rule_of(row, address, self._arch.registers)
+        first = frames.elf.address_of(location.offset)
+        extent = None if first is None else frames.frames.extent(first)
+        if extent is None or extent[0] != first or self._follows_call(location):
+            return None
+        # nobody called from before a function's first byte: its address was put there to be
+        # returned to, as makecontext(3) does, so this is where a stack made by hand begins
+        return OUTERMOST
+
+    def _undescribed(self, location: Location) -> FrameRule:
+        if self._code(location, 0, len(self._arch.signal_return)) == self._arch.signal_return:
+            return SIGNAL_FRAME
+        return FRAME_POINTER
+
+    def _follows_call(self, location: Location) -> bool:
+        before = self._code(location, -CALL_BYTES_MAX, CALL_BYTES_MAX)
+        return self._arch.call_before.search(before) is not None
+
+    def _code(self, location: Location, distance: int, size: int) -> bytes:
+        assert location.module is not None
+        with contextlib.suppress(OSError):
+            return location.module.read(max(0, location.offset + distance), size)
+        return b""
 
     def _frames(self, module: Module) -> "_Frames | None":
         if module.identity not in self._modules:
@@ -89,10 +124,9 @@ class Unwinder:
         self._capacity = capacity
         self._given: dict[int, FrameRule] = {}
         self._kernel_pid = 0  # the process as the kernel side numbers it
-        self._questions: list[np.void] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._code: frozenset[tuple[int, int]] = frozenset()
+        self._code: frozenset[tuple[int, int, int, str, int]] = frozenset()
         self._refused = 0
         self.last_question = 0.0
         """time.monotonic() of the last question."""
@@ -102,7 +136,7 @@ class Unwinder:
 
     def start(self) -> None:
         """Begin to answer."""
-        self._code = self._process.code_ranges()
+        self._code = self._process.code()
         self._program.open_questions(self._take)
         self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
         self._thread.start()
@@ -125,19 +159,22 @@ class Unwinder:
             time.sleep(left)
 
     def _take(self, data: bytes) -> None:
-        self._questions.append(np.frombuffer(data, layout.QUESTION, 1)[0])
+        # answered here and not after the poll, which goes on as long as questions keep coming
+        self.last_question = time.monotonic()
+        with contextlib.suppress(TracerError):
+            self._answer(np.frombuffer(data, layout.QUESTION, 1)[0])
 
     def _run(self) -> None:
+        # stacks are cut until it answers, and on a busy host it would have to queue behind those
+        # that ask; it has little to do
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         refreshed = time.monotonic()
         while not self._stop.is_set():
             self._program.poll_questions(_POLL_S)
-            questions, self._questions = self._questions, []
-            with contextlib.suppress(TracerError):
-                for question in questions:
-                    self.last_question = time.monotonic()
-                    self._answer(question)
-                if time.monotonic() - refreshed > _REFRESH_S:
-                    refreshed = time.monotonic()
+            if time.monotonic() - refreshed > _REFRESH_S:
+                refreshed = time.monotonic()
+                with contextlib.suppress(TracerError):
                     self._drop_rules_of_changed_code()
 
     def _answer(self, question: np.void) -> None:
@@ -182,12 +219,12 @@ class Unwinder:
 
     def _drop_rules_of_changed_code(self) -> None:
         self._process.refresh()
-        code = self._process.code_ranges()
+        code = self._process.code()
         changed, self._code = code ^ self._code, code
         if not changed:
             return
         for pc in list(self._given):
-            if any(start < pc <= end for start, end in changed):
+            if any(start < pc <= end for start, end, *_ in changed):
                 del self._given[pc]
                 self._program.frame_rules.delete((pc, self._kernel_pid, 0))
 

@@ -33,6 +33,7 @@ class FramesView(RowsView):
         if frames != self._frames:
             self.index = self._find(frames)
         self._frames, self._truncated, self._empty = frames, truncated, empty
+        self.index = min(self.index, max(0, self.row_count - 1))
         self.settle()
         self.repaint()
 
@@ -61,7 +62,9 @@ class FramesView(RowsView):
     def cut_name(self) -> str:
         """The selected frame's whole name, where its row has no room for it; else empty."""
         frame = self.selected
-        if frame is None or not frame.symbol or cell_len(_label(frame)) <= self._room(frame):
+        if frame is None or not frame.symbol or not self.size.width:
+            return ""
+        if cell_len(_label(frame)) <= self._room(frame):
             return ""
         return fmt.clean(frame.symbol)
 

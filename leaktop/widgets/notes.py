@@ -18,16 +18,19 @@ class NotesView(LinesView):
 
     def __init__(self) -> None:
         super().__init__(id="notes")
-        self._name = ""
+        self._whole_name = ""
         self._problems: Sequence[str] = ()
         self._lines: list[tuple[str, str]] = []
         self.display = False
 
     def show(self, name: str, problems: Sequence[str]) -> None:
         """Show a name, on as many lines as it takes, and ``problems``, one line each."""
-        if (name, problems) != (self._name, self._problems):
-            self._name, self._problems = name, problems
-            self._wrap()
+        self._whole_name, self._problems = name, problems
+        self._wrap()
+
+    def on_mount(self) -> None:
+        """Show what came before there was a screen."""
+        self._wrap()
 
     def on_resize(self) -> None:
         """Wrap to the new width."""
@@ -43,18 +46,25 @@ class NotesView(LinesView):
         return line.strip()
 
     def _wrap(self) -> None:
+        if not self.is_mounted:
+            return
         size = self.app.size
-        width = max(10, (self.size.width or size.width) - 2)
-        lines = [("strong", part) for part in chop_cells(self._name, width)]
-        lines += [("dim", text) for text in self._problems]
+        width = (self.size.width or size.width) - 2  # it has none while there is nothing to say
         most = _TALL if size.height >= _TALL_SCREEN else _SHORT
-        if len(lines) > most:
-            more = len(lines) - most + 1
-            lines[most - 1 :] = [("dim", f"… {more} more lines, see ?")]
-        self._lines = lines
-        self.display = bool(lines)
-        self.styles.height = len(lines)
-        self.repaint()
+        name, problems = chop_cells(self._whole_name, max(10, width)), list(self._problems)
+        room = most - bool(problems)
+        if len(name) > room:
+            name[room - 1 :] = [f"{name[room - 1][:-1]}…"]
+        room = most - len(name)
+        if len(problems) > room:
+            more = len(problems) - room + 1
+            problems[room - 1 :] = [f"{more} more modules without names or lines: see ?"]
+        lines = [("strong", text) for text in name] + [("dim", text) for text in problems]
+        if lines != self._lines:
+            self._lines = lines
+            self.display = bool(lines)
+            self.styles.height = len(lines)
+            self.repaint()
 
 
 def problems_of(frames: Sequence[Frame], problems: Mapping[str, str]) -> list[str]:

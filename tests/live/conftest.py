@@ -15,6 +15,10 @@ FLAGS = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
 DISTRIBUTED = ("-O2", "-g", "-fomit-frame-pointer")
 _CXX = ("-g", "-fomit-frame-pointer", "-std=c++20", "-pthread", "-Wl,-rpath,$ORIGIN")
 
+_RELOAD = (*DISTRIBUTED, "-shared", "-fPIC")
+# What C++ allows a compiler to leave out stays in.
+_OPERATORS = (*DISTRIBUTED, "-std=c++20", "-fno-inline", "-Wno-alloc-size-larger-than")
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -38,7 +42,15 @@ RECIPES = {
     "unwinding-O3": Recipe(
         ("-O3", *_CXX), "unwinding.cpp", "g++", needs=("libunwinding_library.so",)
     ),
+    "unwinding-stripped": Recipe(
+        ("-O2", *_CXX, "-s", "-rdynamic"), "unwinding.cpp", "g++", ("libunwinding_library.so",)
+    ),
     "unwinding-static": Recipe(("-O2", *_CXX, "-static", "-DALONE"), "unwinding.cpp", "g++"),
+    "reloading": Recipe((*FLAGS, "-ldl")),
+    "libreload-small.so": Recipe((*_RELOAD, "-DROOM=1000"), "reload.c"),
+    "libreload-large.so": Recipe((*_RELOAD, "-DROOM=3000"), "reload.c"),
+    "operators": Recipe(_OPERATORS, "operators.cpp", "g++"),
+    "operators-static": Recipe((*_OPERATORS, "-static"), "operators.cpp", "g++"),
     "unwinding_musl": Recipe(DISTRIBUTED, compiler="musl-gcc"),
     "unwinding_musl-static": Recipe((*DISTRIBUTED, "-static"), "unwinding_musl.c", "musl-gcc"),
 }

@@ -186,17 +186,26 @@ static const struct {
     {"reallocarray", leak_reallocarray},
 };
 
-static const char *wanted;
+static char **wanted;
+
+static int is_wanted(const char *name)
+{
+    for (char **each = wanted; *each; each++)
+        if (!strcmp(*each, name) || !strcmp(*each, "all"))
+            return 1;
+    return 0;
+}
 
 static NOINLINE void work(void)
 {
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
-        if (!strcmp(wanted, functions[i].name) || !strcmp(wanted, "all"))
+        if (is_wanted(functions[i].name))
             functions[i].leak();
 }
 
 int main(int argc, char **argv)
 {
-    wanted = argc > 1 ? argv[1] : "all";
+    static char *all[] = {"all", NULL};
+    wanted = argc > 1 ? argv + 1 : all;
     target_run(work);
 }

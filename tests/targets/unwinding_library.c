@@ -5,7 +5,7 @@
 extern "C" {
 #endif
 
-void library_hold(size_t bytes, void (*held)(void *block, size_t bytes))
+__attribute__((noinline)) void library_hold(size_t bytes, void (*held)(void *block, size_t bytes))
 {
     void *block = malloc(bytes);
     held(block, bytes);
@@ -13,7 +13,7 @@ void library_hold(size_t bytes, void (*held)(void *block, size_t bytes))
     __asm__ volatile("" : : : "memory");
 }
 
-void library_call(void (*function)(void *), void *argument)
+__attribute__((noinline)) void library_call(void (*function)(void *), void *argument)
 {
     function(argument);
     __asm__ volatile("" : : : "memory");

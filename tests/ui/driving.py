@@ -22,9 +22,15 @@ def make_app(
     filters: Filters | None = None,
     sort: SortKey = SortKey.BYTES,
     ascii_only: bool = False,
+    iterations: int | None = None,
 ) -> LeaktopApp:
     return LeaktopApp(
-        source, filters=filters or Filters(), delay_s=NEVER, sort=sort, ascii_only=ascii_only
+        source,
+        filters=filters or Filters(),
+        delay_s=NEVER,
+        sort=sort,
+        ascii_only=ascii_only,
+        iterations=iterations,
     )
 
 

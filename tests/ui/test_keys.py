@@ -28,33 +28,34 @@ from tests.ui.scripted import (
 BY_BYTES = [CACHE, LEAK, STRINGS, PYTHON, CHURN, UNNAMED, CUT]
 
 
-@pytest.mark.parametrize(
-    ("keys", "index"),
-    [
-        (["down"], 1),
-        (["j", "j"], 2),
-        (["j", "j", "k"], 1),
-        (["down", "up"], 0),
-        (["up"], 0),
-        (["G"], 199),
-        (["end"], 199),
-        (["G", "j"], 199),
-        (["G", "g"], 0),
-        (["G", "home"], 0),
-        (["pagedown"], 19),
-        (["pagedown", "pagedown", "pageup"], 19),
-        (["pageup"], 0),
-    ],
+MOVEMENT = (
+    (["down"], 1),
+    (["j", "j"], 2),
+    (["j", "j", "k"], 1),
+    (["down", "up"], 0),
+    (["up"], 0),
+    (["G"], 199),
+    (["end"], 199),
+    (["G", "j"], 199),
+    (["G", "g"], 0),
+    (["G", "home"], 0),
+    (["pagedown"], 19),
+    (["pagedown", "pagedown", "pageup"], 19),
+    (["pageup"], 0),
 )
-async def test_movement(keys: list[str], index: int) -> None:
+
+
+async def test_movement() -> None:
     source = ScriptedSource([snapshot(5.0, many_sites(200, 5))])
     async with driving(source) as driver:
-        await driver.press(*keys)
         table = driver.main.table
         assert table.page == 19
-        assert table.index == index
-        assert index in table.visible_rows
-        assert f"▸{'':2}" in driver.text()
+        for keys, index in MOVEMENT:
+            table.select(0)
+            await driver.press(*keys)
+            assert (keys, table.index) == (keys, index)
+            assert index in table.visible_rows
+            assert f"▸{'':2}" in driver.text()
 
 
 async def test_enter_opens_and_escape_goes_back() -> None:
@@ -106,6 +107,42 @@ async def test_r_reverses() -> None:
         assert "BYTES▲" in driver.text()
         await driver.press("r")
         assert driver.order == BY_BYTES
+
+
+async def test_f_shows_the_innermost_frame_instead_of_the_one_that_matters() -> None:
+    async with driving(leaky_source(), size=(100, 24)) as driver:
+        text = driver.text()
+        assert " WHERE  " in text
+        assert " metrics::Registry<…>::intern " in text
+        assert "operator new" not in text
+        await driver.press("f")
+        text = driver.text()
+        assert " WHERE: innermost frame " in text
+        assert " operator new [libstdc++.so.6]" in text
+        assert " PyObject_Malloc [libpython3.11.so.1.0" in text
+        assert driver.order == BY_BYTES
+        # It stays so on the way through other screens, and from tick to tick.
+        await driver.press("enter", "escape")
+        await driver.tick()
+        assert " operator new " in driver.text()
+        await driver.press("f")
+        assert "operator new" not in driver.text()
+
+
+async def test_f_shows_all_callers_of_the_innermost_frame() -> None:
+    async with driving(leaky_source(), size=(300, 50)) as driver:
+        assert "← std::vector" not in driver.text()
+        await driver.press("f")
+        chain = "← std::vector<…>::push_back ← metrics::Registry<…>::intern ← metrics::flush "
+        assert chain in driver.text()
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, False), (100, True), (200, True)])
+async def test_hints_name_f_where_there_is_room(width: int, shown: bool) -> None:
+    async with driving(leaky_source(), size=(width, 24)) as driver:
+        hints = driver.text().split("\n")[-1]
+        assert (" f frame " in hints) is shown
+        assert " q quit " in hints
 
 
 async def test_heading_click_sorts_and_then_reverses() -> None:
@@ -254,6 +291,50 @@ async def test_help(key: str) -> None:
         assert any(line.startswith("truncated") and " 7: " in line for line in lines)
         await driver.press(key)
         assert isinstance(driver.app.screen, MainScreen)
+
+
+async def test_help_says_what_is_traced_and_what_has_no_names() -> None:
+    source = leaky_source()
+    source.ready_line = (
+        "tracing 4242 (le\x1b[5maky): 13 functions in libc.so.6, 4 functions in libjemalloc.so.2"
+        "; not pvalloc: optimised away, or damaged; not valloc in libc.so.6: no such symbol"
+    )
+    source.unnamed = {"libz.so.1": "no lines: damaged", "a\x1b.so": "no symbols"}
+    async with driving(source) as driver:
+        await driver.press("question_mark")
+        lines = [line.rstrip() for line in driver.text().split("\n")]
+        assert lines[1:12] == [
+            " TRACED",
+            " tracing 4242 (le?[5maky):",
+            "   13 functions in libc.so.6",
+            "   4 functions in libjemalloc.so.2",
+            "   not pvalloc: optimised away, or damaged",
+            "   not valloc in libc.so.6: no such symbol",
+            "",
+            " WITHOUT NAMES OR LINES",
+            " a?.so: no symbols",
+            " libz.so.1: no lines: damaged",
+            "",
+        ]
+
+
+async def test_help_before_anything_is_traced() -> None:
+    source = leaky_source()
+    source.gates["start"].shut()
+    async with driving(source, ticked=False) as driver:
+        await driver.press("question_mark")
+        assert "nothing yet: still attaching" in driver.text()
+        assert "WITHOUT NAMES" not in driver.text()
+        source.gates["start"].open()
+
+
+async def test_help_says_what_is_traced_later() -> None:
+    source = leaky_source()
+    async with driving(source) as driver:
+        source.ready_line += ", 4 functions in libjemalloc.so.2"
+        await driver.tick()
+        await driver.press("question_mark")
+        assert "   4 functions in libjemalloc.so.2 " in driver.text()
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

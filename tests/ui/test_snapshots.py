@@ -27,6 +27,12 @@ def _estimated() -> ScriptedSource:
     return source
 
 
+def _unnamed() -> ScriptedSource:
+    source = _main()
+    source.unnamed = {"libmetrics.so.2": "no lines: the debug information is damaged"}
+    return source
+
+
 def _gone() -> ScriptedSource:
     source = _main()
     note = "leaky (4242) exited after 60 s"
@@ -44,6 +50,16 @@ async def _second_row(driver: Driver) -> None:
     await driver.press("j")
 
 
+async def _long_name(driver: Driver) -> None:
+    await driver.press("j", "j")
+    await driver.opened()
+    await driver.press("j")
+
+
+async def _innermost(driver: Driver) -> None:
+    await driver.press("f")
+
+
 async def _help(driver: Driver) -> None:
     await driver.press("question_mark")
 
@@ -57,14 +73,20 @@ async def _editing(driver: Driver) -> None:
 
 
 async def _filtered(driver: Driver) -> None:
-    await driver.press("slash", *"handle", "enter", "plus", "plus")
-    await driver.until(lambda: bool(driver.source.applied))
+    await driver.press("slash", *"handle", "enter")
+    for _ in range(2):  # each brings a tick, which the trend shows
+        before = driver.app._latest
+        await driver.press("plus")
+        await driver.until(lambda latest=before: driver.app._latest is not latest)  # type: ignore[misc]
 
 
 CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = {
     "main": (_main, _second_row, {}),
     "detail": (_main, _detail, {}),
     "help": (lambda: _main(lost={"truncated": 12}), _help, {}),
+    "help_unnamed": (_unnamed, _help, {}),
+    "long_name": (_unnamed, _long_name, {}),
+    "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),
     "gone": (_gone, _second_row, {}),
     "losses": (lambda: _main(lost={"truncated": 12, "missed_frees": 3}), _second_row, {}),

@@ -51,6 +51,35 @@ async def test_attaching_shows_progress() -> None:
         assert "waiting for the first snapshot" in driver.text()
 
 
+@pytest.mark.parametrize("before", [[], ["enter"], ["question_mark"]])
+async def test_it_ends_after_as_many_snapshots_as_wanted(before: list[str]) -> None:
+    source = leaky_source()
+    source.snapshots = [snapshot(float(t), sites_at(t)) for t in (60, 61, 62)]
+    async with driving(source, iterations=3) as driver:
+        await driver.press(*before)
+        await driver.tick()
+        assert driver.app.is_running
+        driver.app.collector.tick_now()
+        await driver.until(lambda: not driver.app.is_running)
+        # The last one was on the screen.
+        reading = driver.app.status.reading
+        assert reading is not None
+        assert reading.snapshot.elapsed_s == 62.0
+    assert driver.app.return_value == 0
+    assert (source.played, source.closed) == (3, 1)
+
+
+async def test_snapshots_that_a_pause_hides_do_not_count() -> None:
+    async with driving(leaky_source(), iterations=2) as driver:
+        await driver.press("space")
+        for _ in range(3):
+            await driver.tick()
+        assert driver.app.is_running
+        await driver.pilot.press("space")
+        await driver.until(lambda: not driver.app.is_running)
+    assert driver.app.return_value == 0
+
+
 @pytest.mark.parametrize("code", [1, 3, 4])
 async def test_failing_to_start_ends_with_the_code_and_the_message(code: int) -> None:
     source = leaky_source()
@@ -233,7 +262,8 @@ async def test_resizing(keys: list[str]) -> None:
         await driver.press(*keys)
         for width, height in ((200, 50), (60, 12), (121, 36), (80, 24)):
             await driver.pilot.resize_terminal(width, height)
-            await driver.until(lambda w=width: driver.app.size.width == w)  # type: ignore[misc]
+            compositor = driver.app.screen._compositor
+            await driver.until(lambda c=compositor, s=(width, height): c.size == s)  # type: ignore[misc]
             lines = driver.text().split("\n")
             assert len(lines) == height
             assert {len(line) for line in lines} == {width}

@@ -6,7 +6,9 @@ import pytest
 from textual.strip import Strip
 
 from leaktop.model import Frame
+from leaktop.widgets.frames import FramesView
 from leaktop.widgets.lines import LinesView
+from leaktop.widgets.notes import NotesView
 from leaktop.widgets.site_table import SiteTable
 from tests.ui.driving import driving
 from tests.ui.scripted import (
@@ -212,23 +214,189 @@ async def test_hostile_names(size: tuple[int, int], ascii_only: bool) -> None:
 
 
 async def test_stacks_without_names_frames_or_age() -> None:
-    sites = [site(1, 10, 1, BARE), site(2, 5, 1, ())]
+    # Under id 1 the kernel counts what found no room in the table of stacks.
+    sites = [
+        site(7, 10, 1, BARE),
+        site(1, 5, 1, (), truncated=True),
+        site(8, 2, 1, (), truncated=True),
+    ]
     source = ScriptedSource([snapshot(5.0, sites)])
-    async with driving(source) as driver:
+    async with driving(source, size=(100, 40)) as driver:
         text = driver.text()
         assert "0x7f12a0b04e20 [libunknown.so.1]" in text
-        assert "(no stack: the table of stacks was full)" in text
-        await driver.press("j", "enter")
-        assert "no stack: the table of stacks was full" in driver.text()
+        assert "-   (no stack: the table of stacks was full)" in text
+        assert "-   (no stack: it could not be read)" in text
+        await driver.press("j")
+        assert driver.text().count("no stack: the table of stacks was full") == 2
+        await driver.press("enter")
+        assert "no stack: the table of stacks was full (see ?)" in driver.text()
+        assert "was cut" not in driver.text()
+        await driver.press("escape", "j", "enter")
+        assert "no stack: it could not be read (see ?)" in driver.text()
 
 
 async def test_what_is_cut_is_marked() -> None:
     source = leaky_source()
     async with driving(source) as driver:
         assert "0.1s … jit_entry" in driver.text()
+        assert driver.text().count(" … ") == 1
         await driver.press("G")
+        screen = await driver.opened()
+        assert "FRAMES, innermost first, cut" in driver.text()
+        assert "… the stack goes on: it was cut here" in driver.text()
+        # It can be reached, and is no frame.
+        frames = screen.query_one(FramesView)
+        await driver.press("G")
+        assert (frames.index, frames.selected) == (1, None)
+        await driver.press("k")
+        assert frames.selected is not None
+        await driver.press("escape", "k", "enter")
+        assert "cut" not in driver.text()
+        await driver.press("question_mark", "pagedown")
+        assert "the stack goes on, but was cut" in " ".join(driver.text().split())
+
+
+async def test_a_deep_stack_that_is_cut_says_so_before_its_end_is_in_sight() -> None:
+    deep = tuple(Frame(0x1000 + i, "deep", f"f{i}") for i in range(60))
+    sites = [site(5, 10, 1, deep, truncated=True)]
+    source = ScriptedSource([snapshot(5.0, sites)], names={5: deep})
+    for size in ((80, 24), (200, 50)):
+        async with driving(source, size=size) as driver:
+            if size[1] >= 36:
+                assert "STACK of the selected row, innermost first, cut" in driver.text()
+            await driver.press("enter")
+            assert "FRAMES, innermost first, cut" in driver.text()
+            assert "it was cut here" not in driver.text()
+            await driver.press("G")
+            assert "▸   … the stack goes on: it was cut here" in driver.text()
+
+
+async def test_the_selection_stays_where_a_stack_was_cut_as_its_lines_come() -> None:
+    source = leaky_source()
+    source.snapshots = [snapshot(60.0, [replace(s, truncated=True) for s in sites_at(60)])]
+    gate = source.gates["resolve"]
+    async with driving(source) as driver:
+        gate.shut()
+        await driver.press("j", "enter", "G")
+        frames = driver.app.screen.query_one(FramesView)
+        before = frames.index
+        gate.open()
+        await driver.until(lambda: frames.row_count > before + 1)
+        assert (frames.index, frames.selected) == (before + 1, None)
+
+
+REGISTRY = (
+    "metrics::Registry<std::string, metrics::Counter>::intern(std::string const&)",
+    "metrics::Registry<…>::intern",
+    "metrics::Registry<std::string, metrics::Counter>::intern",
+)
+
+
+async def test_names_in_the_table_are_short() -> None:
+    whole, short, fitting = REGISTRY
+    source = leaky_source()
+    async with driving(source) as driver:
+        assert f" {short[:21]}… [libmetrics.so.2] " in driver.text()
+    async with driving(source, size=(100, 24)) as driver:
+        assert f" {short} [libmetrics.so.2] " in driver.text()
+    async with driving(source, size=(300, 50)) as driver:
+        row = next(line for line in driver.text().split("\n") if "intern" in line)
+        assert f" {fitting} [libmetrics.so.2] " in row
+        assert whole not in row
+        assert " ← metrics::flush " in row
+
+
+async def test_callers_are_shown_without_template_arguments() -> None:
+    inner = Frame(0x1000, "app", "leak")
+    outer = Frame(0x2000, "app", "ns::Pool<int, std::less<int> >::grow(unsigned long)")
+    source = ScriptedSource(
+        [snapshot(5.0, [site(5, 10, 1, (inner, outer))])], names={5: (inner, outer)}
+    )
+    async with driving(source, size=(200, 24)) as driver:
+        assert "leak [app]" in driver.text()
+        assert "← ns::Pool<…>::grow " in driver.text()
+
+
+async def test_whole_names_are_in_the_detail_view() -> None:
+    whole, short, _ = REGISTRY
+    async with driving(leaky_source()) as driver:
+        await driver.press("j", "j")
         await driver.opened()
-        assert "could not be followed further" in driver.text()
+        assert f" 2 {short}+0x2f [libmetrics.so.2]" in driver.text()
+        assert whole not in driver.text()
+        await driver.press("j", "j")
+        assert f" {whole} " in driver.text()
+        # Where the row has room for the whole name, there is no other line for it.
+        await driver.press("j")
+        assert driver.text().count("metrics::flush()") == 1
+        assert whole not in driver.text()
+
+
+@pytest.mark.parametrize(("height", "lines"), [(24, 3), (50, 4)])
+async def test_a_very_long_name_takes_the_lines_it_needs(height: int, lines: int) -> None:
+    name = f"ns::f<{', '.join(f'Argument{i}' for i in range(25))}>()"
+    frames = (Frame(0x1000, "app", name),)
+    source = ScriptedSource([snapshot(5.0, [site(5, 10, 1, frames)])], names={5: frames})
+    async with driving(source, size=(80, height)) as driver:
+        await driver.press("enter")
+        await driver.until(lambda: driver.app.screen.query_one(NotesView).size.height == lines)
+        shown = [line[1:79] for line in driver.text().split("\n") if "Argument" in line]
+        assert len(shown) == lines
+        text = "".join(shown).rstrip()
+        assert text == name if lines == 4 else text.endswith("…") and name.startswith(text[:-1])
+
+
+UNNAMED_MODULES = {
+    "libunknown.so.1": "cannot be read: Permission denied",
+    "other.so": "no lines: DWARF 6",
+    "/tmp/perf-4242.map": "belongs to another user",
+}
+
+
+async def test_problems_of_names_are_in_the_detail_view_of_their_stacks() -> None:
+    source = leaky_source()
+    async with driving(source) as driver:
+        await driver.press("G", "k", "enter")
+        assert "libunknown.so.1:" not in driver.text()
+        # They come while the stack is open.
+        source.unnamed = UNNAMED_MODULES
+        driver.app.collector.want_lines(LEAK)
+        await driver.until(lambda: "libunknown.so.1: cannot be read" in driver.text())
+        assert "other.so" not in driver.text()
+        assert "perf-4242" not in driver.text()
+        await driver.press("escape", "g", "enter")
+        assert "libunknown.so.1:" not in driver.text()
+        await driver.press("escape", "G", "k", "enter")
+        assert "libunknown.so.1: cannot be read: Permission denied" in driver.text()
+
+
+async def test_problems_of_perf_maps_go_with_code_in_no_file() -> None:
+    stacks = {
+        5: (Frame(0x1000),),
+        6: (Frame(0x2000, "[anon]"),),
+        7: (Frame(0x3000, "[heap]", "named"),),
+    }
+    sites = [site(i, 10 - i, 1, frames) for i, frames in stacks.items()]
+    source = ScriptedSource([snapshot(5.0, sites)], names=stacks, unnamed=UNNAMED_MODULES)
+    async with driving(source) as driver:
+        for shown in (True, True, False):
+            await driver.press("enter")
+            assert ("/tmp/perf-4242.map: belongs to" in driver.text()) is shown
+            await driver.press("escape", "j")
+
+
+async def test_problems_beyond_the_room_are_counted() -> None:
+    frames = tuple(Frame(0x1000 + i, f"lib{i}.so") for i in range(9))
+    problems = {f"lib{i}.so": "no lines: \x1b[31mdamaged" for i in range(9)}
+    source = ScriptedSource([snapshot(5.0, [site(5, 10, 1, frames)])], unnamed=problems)
+    async with driving(source) as driver:
+        await driver.press("enter")
+        text = driver.text()
+        assert "lib1.so: no lines: ?[31mdamaged" in text
+        assert "lib2.so:" not in text
+        assert "7 more modules without names or lines: see ?" in text
+        await driver.press("question_mark")
+        assert "lib8.so: no lines: ?[31mdamaged" in driver.text()
 
 
 async def test_wide_screens_show_callers_and_the_selected_stack() -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+import pexpect
 import pytest
 
 from leaktop import cli
@@ -200,6 +201,22 @@ def test_a_run_prints_what_it_was_asked_for() -> None:
     assert done.stderr == f"leaktop: {source.ready_line}\n"
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["totals"]["bytes"] for line in lines] == [4096, 4096]
+
+
+def test_a_screen_ends_after_as_many_snapshots_too() -> None:
+    arguments = ["-c", RUN, "-p", "123", "-n", "2", "-d", "0.1"]
+    screen = pexpect.spawn(
+        sys.executable,
+        arguments,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"},
+        dimensions=(24, 80),
+        timeout=60,
+    )
+    shown = screen.read()
+    screen.close()
+    assert screen.exitstatus == 0
+    assert b"\x1b[?1049h" in shown
+    assert b"4.00K" in shown
 
 
 def test_output_that_nobody_reads_any_more_ends_it_quietly() -> None:

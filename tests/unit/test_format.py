@@ -155,3 +155,4 @@ def test_to_ascii_keeps_the_length(text: str) -> None:
 
 def test_to_ascii_knows_our_signs() -> None:
     assert fmt.to_ascii("≤3s … é") == "<3s > ?"
+    assert fmt.to_ascii("f<…>::g…") == "f<.>::g>"
