@@ -2,9 +2,9 @@
 
 A file's ``.eh_frame_hdr`` holds a sorted table of functions; one binary search and the decoding of
 one entry answer a question, however large the file is. Programs that are linked statically may have
-no such table; for them it is made, by going over all entries once. Formats: LSB Core 5.0, 10.6 (eh_frame and
-its header) and DWARF 5, 6.4 (the instructions). The bytes are hostile: every read is bounded, and
-what is wrong with them is a CallFrameError.
+no such table; for them it is made, by going over all entries once. Formats: LSB Core 5.0, 10.6
+(eh_frame and its header) and DWARF 5, 6.4 (the instructions). The bytes are hostile: every read is
+bounded, and what is wrong with them is a CallFrameError.
 """
 
 import array

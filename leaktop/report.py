@@ -146,7 +146,8 @@ def frame_text(frame: Frame) -> str:
         name = clean(frame.symbol)
     else:
         name = f"{clean(frame.symbol)}+{frame.offset:#x}"
-    parts = [name, f"[{clean(frame.module)}]" if frame.module else "[unknown]"]
+    module = clean(frame.module or "unknown")
+    parts = [name, module if module.startswith("[") else f"[{module}]"]
     if frame.file:
         parts.append(f"({clean(frame.file)}:{frame.line or '?'})")
     if frame.inlined:

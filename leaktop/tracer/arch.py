@@ -44,6 +44,9 @@ class Architecture:
     registers: Registers
     signal_return: bytes
     """Code that a signal handler returns to: rt_sigreturn(2)."""
+    epilogues: tuple[tuple[bytes, int], ...]
+    """Code that, where it follows a call, says by itself where the frame ends: the code, and the
+    CFA less the stack pointer."""
     call_before: re.Pattern[bytes]
     """Matches CALL_BYTES_MAX bytes that may end with a call instruction."""
 
@@ -69,6 +72,8 @@ ARCHITECTURES = {
         ),
         # mov $15, %rax; syscall: what gdb and libgcc look for too
         signal_return=b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05",
+        # add $8, %rsp; ret (Python/asm_trampoline.S of CPython)
+        epilogues=((b"\x48\x83\xc4\x08\xc3", 16),),
         # call rel32; call *operand
         call_before=re.compile(
             rb"(?:\xe8.{4}|\xff[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7].{0,5})\Z", re.DOTALL

@@ -144,8 +144,11 @@ class LiveSource:
         }
 
     def problems(self) -> Mapping[str, str]:
-        """Return why modules have no names or lines."""
-        return self._symbolizer.problems()
+        """Return why modules have no names or lines, and what went wrong with stacks."""
+        problems = dict(self._symbolizer.problems())
+        if self._unwinder is not None and self._unwinder.problem is not None:
+            problems["stacks"] = self._unwinder.problem
+        return problems
 
     def apply(self, filters: Filters) -> None:
         """Change the filters by one map write; blocks already held are not touched."""

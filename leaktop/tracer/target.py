@@ -27,9 +27,7 @@ class _Mapped:
 
     def __init__(self, mappings: tuple[procfs.Mapping, ...]) -> None:
         self.mappings = mappings
-        self.code = frozenset(
-            (m.start, m.end, m.file_offset, m.device, m.inode) for m in mappings if m.executable
-        )
+        self.code = frozenset((m.start, m.end, 0, "", 0) for m in mappings if m.executable)
         self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
 
     def at(self, address: int) -> procfs.Mapping | None:
@@ -105,6 +103,12 @@ class TargetProcess:
         except (OSError, ValueError):
             return None
         return pages * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Return memory of the process, less or nothing where it cannot be read."""
+        with contextlib.suppress(OSError, OverflowError), (self._proc / "mem").open("rb") as memory:
+            return os.pread(memory.fileno(), size, address)
+        return b""
 
     def refresh(self) -> None:
         """Read the mappings anew; what was mapped before stays known by its files."""

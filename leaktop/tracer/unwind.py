@@ -22,6 +22,7 @@ from leaktop.modules import Location, Module
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import CALL_BYTES_MAX, Architecture
 from leaktop.tracer.frame_rules import (
+    BASE_SP,
     FRAME_POINTER,
     OUTERMOST,
     SIGNAL_FRAME,
@@ -35,6 +36,7 @@ from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk
 
 _POLL_S = 0.2
 _NICENESS = -15
+_EPILOGUE_BYTES = 16
 _REFRESH_S = 1.0
 """How often mappings are compared, so that rules go with the code that they were for."""
 _RULES_FULL = list(LOSSES).index("rules_full")
@@ -119,6 +121,7 @@ class Unwinder:
     ) -> None:
         self._process = process
         self._program = program
+        self._arch = arch
         self._registers = arch.registers
         self._book = CallFrameRules(arch)
         self._capacity = capacity
@@ -130,6 +133,8 @@ class Unwinder:
         self._refused = 0
         self.last_question = 0.0
         """time.monotonic() of the last question."""
+        self.problem: str | None = None
+        """What went wrong last, for people."""
         self.completions: dict[int, Rest | None] = {}
         """What the questions' stacks go on with, by stack id; None where the copy was too short.
         Whoever takes a completion removes it."""
@@ -161,8 +166,10 @@ class Unwinder:
     def _take(self, data: bytes) -> None:
         # answered here and not after the poll, which goes on as long as questions keep coming
         self.last_question = time.monotonic()
-        with contextlib.suppress(TracerError):
+        try:
             self._answer(np.frombuffer(data, layout.QUESTION, 1)[0])
+        except Exception as error:  # (bcc would print it over the screen)
+            self.problem = f"a stack could not be followed: {type(error).__name__}: {error}"
 
     def _run(self) -> None:
         # stacks are cut until it answers, and on a busy host it would have to queue behind those
@@ -215,7 +222,20 @@ class Unwinder:
             self._process.refresh()
             if not self._process.is_code(pc - 1):
                 return UNKNOWN
-        return self._book.rule(self._process.locate([pc])[0])
+        location = self._process.locate([pc])[0]
+        if location.module is None:
+            return self._rule_of_generated_code(pc)
+        return self._book.rule(location)
+
+    def _rule_of_generated_code(self, pc: int) -> FrameRule:
+        """Return the rule for code without a file: its frame pointer's, but for code that drops a
+        fixed part of the stack and returns, as CPython's trampolines for perf do.
+        """
+        follows = self._process.read_memory(pc, _EPILOGUE_BYTES)
+        for epilogue, cfa_offset in self._arch.epilogues:
+            if follows.startswith(epilogue):
+                return FrameRule(BASE_SP, cfa_offset=cfa_offset)
+        return FRAME_POINTER
 
     def _drop_rules_of_changed_code(self) -> None:
         self._process.refresh()

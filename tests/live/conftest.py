@@ -35,7 +35,9 @@ class Recipe:
 RECIPES = {
     "libplugin.so": Recipe((*FLAGS, "-shared", "-fPIC")),
     "bare": Recipe((*FLAGS, "-static", "-nostdlib")),
-    "libunwinding_library.so": Recipe((*DISTRIBUTED, "-shared", "-fPIC")),
+    "libunwinding_library.so": Recipe(
+        (*DISTRIBUTED, "-shared", "-fPIC", "-Wl,-soname,libunwinding_library.so")
+    ),
     "unwinding-O2": Recipe(
         ("-O2", *_CXX), "unwinding.cpp", "g++", needs=("libunwinding_library.so",)
     ),

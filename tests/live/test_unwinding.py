@@ -57,7 +57,9 @@ class Noted:
         theirs = self.frames[1 + max(0, -self.inner) :]
         if not ours or not 0 < theirs[0] - ours[0] < NEAR:
             return False
-        if self.function not in (frames[max(0, self.inner)]["symbol"] or ""):
+        caller = frames[max(0, self.inner)]
+        # of what is not exported a stripped file says nothing
+        if self.function not in (caller["symbol"] or self.function * ("strip" in caller["module"])):
             return False
         if len(ours) != len(theirs) and not (truncated and len(ours) < len(theirs)):
             return False
@@ -276,7 +278,9 @@ def test_a_root_of_its_own(
     inside.mkdir(parents=True)
     for name in ("unwinding-O2", "libunwinding_library.so"):
         shutil.copy(build(name), inside)
-    linked = subprocess.run(["ldd", build("unwinding-O2")], capture_output=True, text=True)
+    linked = subprocess.run(
+        ["ldd", build("unwinding-O2")], check=True, capture_output=True, text=True
+    )
     for library in map(Path, SYSTEM_LIBRARY.findall(linked.stdout)):
         if library.is_relative_to(build("unwinding-O2").parent):
             continue
@@ -287,10 +291,18 @@ def test_a_root_of_its_own(
     (unwinder,) = Path("/lib").glob("*/libgcc_s.so.1")
     shutil.copy(unwinder, root / unwinder.relative_to("/"))
     decoys(outside, build)
-    target = start_file(Path(shutil.which("chroot") or "chroot"), root, outside / "unwinding-O2")
+    # without /proc the dynamic linker does not know where the program lies
+    environment = f"LD_LIBRARY_PATH={outside}"
+    program = outside / "unwinding-O2"
+    target = start_file(Path("/usr/bin/env"), environment, "chroot", root, program)
     leaktop = trace(target)
     noted = round_of(target)
     assert_stacks(leaktop.snapshot_from_now(), noted)
+
+
+def holding(snapshot: Json) -> list[Json]:
+    """The stacks of what the library holds, not of what loading it does."""
+    return [each for each in snapshot["stacks"] if each["frames"][0]["symbol"] == "reload_hold"]
 
 
 def test_a_library_in_the_place_of_another(
@@ -299,17 +311,18 @@ def test_a_library_in_the_place_of_another(
     target = start_target("reloading")
     leaktop = trace(target)
     small, large = (str(build(f"libreload-{size}.so")) for size in ("small", "large"))
-    noted = round_of(target, say=small)
-    snapshot = leaktop.snapshot_from_now()
-    assert_stacks(snapshot, noted)
+    for _ in range(6):  # until the library is nothing new
+        noted = round_of(target, say=small)
+        (first,) = holding(leaktop.snapshot_from_now())
+        assert noted[0].is_stack(physical(first), truncated=False)
+    counts = {first["id"]: first["count"]}
 
     def is_right() -> bool:
-        nonlocal snapshot
-        noted = round_of(target, say=large)
-        before, snapshot = snapshot, leaktop.snapshot_from_now()
-        counts = {stack["id"]: stack["count"] for stack in before["stacks"]}
-        (grown,) = (s for s in snapshot["stacks"] if s["count"] > counts.get(s["id"], 0))
-        return noted[0].is_stack(physical(grown), truncated=False) and not grown["truncated"]
+        (noted,) = round_of(target, say=large)
+        stacks = holding(leaktop.snapshot_from_now())
+        (grown,) = (each for each in stacks if each["count"] > counts.get(each["id"], 0))
+        counts[grown["id"]] = grown["count"]
+        return noted.is_stack(physical(grown), truncated=False) and not grown["truncated"]
 
     wait_until(is_right, "the new library's own rules are used")
     assert all(is_right() for _ in range(3))

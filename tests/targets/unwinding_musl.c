@@ -57,6 +57,9 @@ int main(void)
     target_ready();
     for (;;) {
         target_wait();
+        void *block = malloc(1);
+        KEEP(block);
+        free(block); /* a static program has no free where it calls none */
         descend(3);
         variable_frame(300);
         aligned_frame();
