@@ -27,7 +27,9 @@ class _Mapped:
 
     def __init__(self, mappings: tuple[procfs.Mapping, ...]) -> None:
         self.mappings = mappings
-        self.code = frozenset((m.start, m.end, 0, "", 0) for m in mappings if m.executable)
+        self.code = frozenset(
+            (m.start, m.end, m.file_offset, m.device, m.inode) for m in mappings if m.executable
+        )
         self._starts = np.array([mapping.start for mapping in mappings], np.uint64)
 
     def at(self, address: int) -> procfs.Mapping | None:

@@ -228,8 +228,10 @@ class Unwinder:
         return self._book.rule(location)
 
     def _rule_of_generated_code(self, pc: int) -> FrameRule:
-        """Return the rule for code without a file: its frame pointer's, but for code that drops a
-        fixed part of the stack and returns, as CPython's trampolines for perf do.
+        """Return the rule for code without a file: its frame pointer's, unless it says otherwise.
+
+        Code that drops a fixed part of the stack and returns, as CPython's trampolines for perf do,
+        says by that where its frame ends.
         """
         follows = self._process.read_memory(pc, _EPILOGUE_BYTES)
         for epilogue, cfa_offset in self._arch.epilogues:
