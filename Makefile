@@ -1,6 +1,6 @@
 # Each target does its own set-up, so that each works in a fresh clone.
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check bench
 
 # Install what is missing and build .venv, which then holds bin/leaktop.
 setup:
@@ -22,3 +22,10 @@ check:
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports
+
+# Measurements, side by side with other tools where there are any; as root. Takes minutes.
+bench:
+	@scripts/setup.sh bench
+	.venv/bin/python bench/unwinding.py
+	.venv/bin/python bench/symbols.py
+	.venv/bin/python bench/screen.py

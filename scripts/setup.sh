@@ -1,5 +1,5 @@
 #!/bin/bash
-# Make .venv ready to run leaktop; with "check" or "test" as argument for that too. Does only what is
+# Make .venv ready to run leaktop; with "check", "test" or "bench" as argument for that too. Does only what is
 # missing, and writes to standard error alone, so that `make demo` can be read from a pipe.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +25,9 @@ missing_packages() {
     can_import "$python" bcc || echo python3-bpfcc
     can_compile || printf '%s\n' gcc libc6-dev
     # Some tests are about C++ names.
-    [ "$purpose" != test ] || can_compile_cxx || echo g++
+    case $purpose in test | bench) can_compile_cxx || echo g++ ;; esac
+    # What leaktop is measured against.
+    [ "$purpose" != bench ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
 }
 
 install_with_apt() {
