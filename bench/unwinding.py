@@ -4,8 +4,9 @@ Usage (as root): python bench/unwinding.py [--rounds N] [--json FILE]
 
 For each depth, with and without frame pointers, one program runs untraced, under leaktop and under
 memleak (bpfcc-tools, on leaktop's stand-in for kernel headers), alternating, several rounds;
-printed are medians in nanoseconds a pair, and ratios. Then: the time from the start of leaktop to the first
-whole stack, and rules decoded a second. Names and lines are measured by bench/symbols.py.
+printed are medians in nanoseconds a pair, and ratios. Then: the time from the start of leaktop to
+the first whole stack, and rules decoded a second. Names and lines are measured by
+bench/symbols.py.
 """
 
 import argparse

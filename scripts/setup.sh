@@ -1,6 +1,7 @@
 #!/bin/bash
-# Make .venv ready to run leaktop; with "check", "test" or "bench" as argument for that too. Does only what is
-# missing, and writes to standard error alone, so that `make demo` can be read from a pipe.
+# Make .venv ready to run leaktop; with "check", "test" or "bench" as argument for that too. Does
+# only what is missing, and writes to standard error alone, so that `make demo` can be read from a
+# pipe.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -91,7 +91,7 @@ class StackBook:
 
     def _complete_one(self, stack_id: int) -> None:
         inner = self._asked.pop(stack_id)
-        rest = self._unwinder.completions.pop(stack_id)
+        rest = self._unwinder.completions.pop(stack_id, None)
         if rest is None:
             self._still_cut.add(stack_id)
             return

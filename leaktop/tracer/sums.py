@@ -22,7 +22,7 @@ class _Sum:
     oldest_exact: bool
 
     def add(self, other: "_Sum") -> None:
-        if other.count and (not self.count or other.oldest_ns < self.oldest_ns):
+        if other.count > 0 and (self.count <= 0 or other.oldest_ns < self.oldest_ns):
             self.oldest_ns, self.oldest_exact = other.oldest_ns, other.oldest_exact
         self.bytes += other.bytes
         self.count += other.count

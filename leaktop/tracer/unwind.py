@@ -39,6 +39,8 @@ _NICENESS = -15
 _EPILOGUE_BYTES = 16
 _REFRESH_S = 1.0
 """How often mappings are compared, so that rules go with the code that they were for."""
+_COMPLETIONS_MAX = 65_536
+"""Answers that wait to be taken; nobody takes that of a stack that found no room."""
 _RULES_FULL = list(LOSSES).index("rules_full")
 
 
@@ -198,9 +200,13 @@ class Unwinder:
         size = int(question["image_size"])
         image = StackImage(frame.sp, question["image"][:size].tobytes())
         rest = None
-        with contextlib.suppress(OutsideImageError):
-            rest = walk_on(frame, image, self._give, self._registers)
-        self.completions[int(question["stack_id"])] = rest
+        try:
+            with contextlib.suppress(OutsideImageError):
+                rest = walk_on(frame, image, self._give, self._registers)
+        finally:  # whoever waits for this one must not wait for ever
+            if len(self.completions) >= _COMPLETIONS_MAX:
+                self.completions.pop(next(iter(self.completions)), None)
+            self.completions[int(question["stack_id"])] = rest
 
     def _give(self, pc: int) -> FrameRule:
         known = self._given.get(pc)
