@@ -16,6 +16,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from leaktop.cursor import ABSOLUTE, DATA_RELATIVE, OMIT, SIGNED_4, CallFrameError, Cursor
 from leaktop.elf import ElfAddress, ElfFile
 
 _ENTRY_MAX = 1 << 20
@@ -29,23 +30,18 @@ _COMMONS_MAX = 64
 _SCAN_MAX = 1 << 20
 """Functions of a file without a search table."""
 _PAIR_BYTES = 8
+_REGISTERS_MAX = 256
+"""Processors have fewer; a state with more would take much memory."""
+_COMMONS_MAX = 64
+"""Common entries that are kept; real files have some dozens."""
+_SCAN_MAX = 1 << 20
+"""Functions of a file without a search table."""
+_PAIR_BYTES = 8
 _LEB_MAX = 10
 """Bytes of a number of 64 bits in LEB128."""
 
 _U32 = 0xFFFFFFFF
-_U64 = 0xFFFFFFFFFFFFFFFF
-
-# pointer encodings, DW_EH_PE_*
-_ABSOLUTE, _OMIT = 0x00, 0xFF
-_ULEB, _U2, _U4, _U8, _SLEB, _S2, _S4, _S8 = 0x01, 0x02, 0x03, 0x04, 0x09, 0x0A, 0x0B, 0x0C
-_PC_RELATIVE, _DATA_RELATIVE, _INDIRECT = 0x10, 0x30, 0x80
-_TABLE_ENCODING = _DATA_RELATIVE | _S4
-_FIXED = {_ABSOLUTE: (8, False), _U2: (2, False), _U4: (4, False), _U8: (8, False)}
-_FIXED |= {_S2: (2, True), _S4: (4, True), _S8: (8, True)}
-
-
-class CallFrameError(Exception):
-    """The call frame information is damaged, or of a kind that no compiler writes."""
+_TABLE_ENCODING = DATA_RELATIVE | SIGNED_4
 
 
 class Kind(Enum):
@@ -115,7 +111,7 @@ class _Function:
     common: _Common
     start: int
     size: int
-    instructions: "Cursor"
+    instructions: Cursor
 
 
 Table = npt.NDArray[np.int32]
@@ -182,7 +178,7 @@ class CallFrames:
             cursor.skip(cursor.uleb())
         return _Function(common, start, size, cursor)
 
-    def _entry(self, address: int) -> "Cursor":
+    def _entry(self, address: int) -> Cursor:
         head = Cursor(self._read(address, 12), address)
         length = head.fixed(4)
         if length == _U32:
@@ -202,7 +198,7 @@ class CallFrames:
 def call_frames_of(elf: ElfFile) -> CallFrames | None:
     """Return the call frame information of a file, None where it has none.
 
-    Raises ElfError and CallFrameError.
+    Raises ElfError.
     """
 
     def read(address: int, size: int) -> bytes:
@@ -223,7 +219,7 @@ def table_in_header(address: int, header: bytes) -> Table:
     """
     cursor = Cursor(header, address)
     version, frame_encoding, count_encoding, table_encoding = (cursor.u1() for _ in range(4))
-    if version != 1 or table_encoding != _TABLE_ENCODING or count_encoding == _OMIT:
+    if version != 1 or table_encoding != _TABLE_ENCODING or count_encoding == OMIT:
         raise CallFrameError(".eh_frame_hdr has no search table")
     cursor.pointer(frame_encoding, address)
     count = cursor.pointer(count_encoding, address)
@@ -268,7 +264,7 @@ def _pointer_encoding(section: bytes, address: int, common: int) -> int:
     return _parse_common(Cursor(entry, address + common + 4), address).pointer_encoding
 
 
-def _parse_common(cursor: "Cursor", base: int) -> _Common:
+def _parse_common(cursor: Cursor, base: int) -> _Common:
     if cursor.fixed(4):
         raise CallFrameError("a function's common entry is none")
     version = cursor.u1()
@@ -279,7 +275,7 @@ def _parse_common(cursor: "Cursor", base: int) -> _Common:
         cursor.skip(2)  # sizes of an address and of a segment selector
     code_factor, data_factor = cursor.uleb(), cursor.sleb()
     return_register = cursor.u1() if version == 1 else cursor.uleb()
-    encoding, signal_frame = _ABSOLUTE, False
+    encoding, signal_frame = ABSOLUTE, False
     augmented = augmentation.startswith("z")
     if augmented:
         end = cursor.uleb()
@@ -325,7 +321,7 @@ class _Machine:
         """Take the rules so far as those that DW_CFA_restore goes back to."""
         self._initial = dict(self.registers)
 
-    def run(self, cursor: "Cursor") -> None:
+    def run(self, cursor: Cursor) -> None:
         """Run until the rules for the address are complete."""
         while not cursor.at_end and self.location <= self.address:
             opcode = cursor.u1()
@@ -339,7 +335,7 @@ class _Machine:
             else:
                 self._extended(opcode, cursor)
 
-    def _extended(self, opcode: int, cursor: "Cursor") -> None:
+    def _extended(self, opcode: int, cursor: Cursor) -> None:
         if opcode in (0x02, 0x03, 0x04):  # DW_CFA_advance_loc1, 2, 4
             self._advance(cursor.fixed(1 << (opcode - 2)))
         elif opcode in _CFA_INSTRUCTIONS:
@@ -387,7 +383,7 @@ def _factored(machine: _Machine, value: int) -> int:
     return value * machine.common.data_factor
 
 
-_CFA_INSTRUCTIONS: dict[int, Callable[[_Machine, "Cursor"], None]] = {
+_CFA_INSTRUCTIONS: dict[int, Callable[[_Machine, Cursor], None]] = {
     0x0C: lambda m, c: m._define_cfa(c.uleb(), c.uleb()),  # DW_CFA_def_cfa
     0x0D: lambda m, c: m._define_cfa(c.uleb(), m.cfa.offset),  # def_cfa_register
     0x0E: lambda m, c: m._define_cfa(m.cfa.register, c.uleb()),  # def_cfa_offset
@@ -397,7 +393,7 @@ _CFA_INSTRUCTIONS: dict[int, Callable[[_Machine, "Cursor"], None]] = {
 }
 """Instructions about the CFA."""
 
-_REGISTER_INSTRUCTIONS: dict[int, Callable[[_Machine, int, "Cursor"], None]] = {
+_REGISTER_INSTRUCTIONS: dict[int, Callable[[_Machine, int, Cursor], None]] = {
     0x05: lambda m, r, c: m._offset(r, c.uleb()),  # DW_CFA_offset_extended
     0x06: lambda m, r, c: m._restore(r),  # restore_extended
     0x07: lambda m, r, c: m._set(r, Kind.UNDEFINED),
@@ -411,100 +407,3 @@ _REGISTER_INSTRUCTIONS: dict[int, Callable[[_Machine, int, "Cursor"], None]] = {
     0x2F: lambda m, r, c: m._offset(r, -c.uleb()),  # GNU_negative_offset_extended
 }
 """Instructions about a register, whose number they begin with."""
-
-
-class Cursor:
-    """Reads numbers from bytes that lie at an ELF address; running out is a CallFrameError."""
-
-    def __init__(self, data: bytes, address: int) -> None:
-        self._data = data
-        self._start = address
-        self.position = 0
-
-    @property
-    def address(self) -> int:
-        """The ELF address of the next byte."""
-        return self._start + self.position
-
-    @property
-    def at_end(self) -> bool:
-        """Whether nothing is left."""
-        return self.position >= len(self._data)
-
-    def skip(self, count: int) -> None:
-        """Pass over bytes."""
-        if count < 0:
-            raise CallFrameError("a length that leads backwards")
-        self._take(count)
-
-    def rest(self) -> bytes:
-        """Return what is left."""
-        return self._take(len(self._data) - self.position)
-
-    def u1(self) -> int:
-        """Return a byte."""
-        return self._take(1)[0]
-
-    def fixed(self, size: int, *, signed: bool = False) -> int:
-        """Return a number of so many bytes."""
-        return int.from_bytes(self._take(size), "little", signed=signed)
-
-    def uleb(self) -> int:
-        """Return a ULEB128 number."""
-        return self._leb()[0]
-
-    def sleb(self) -> int:
-        """Return an SLEB128 number."""
-        value, bits, negative = self._leb()
-        return value - (1 << bits) if negative else value
-
-    def block(self) -> bytes:
-        """Return a block that its length precedes."""
-        return self._take(self.uleb())
-
-    def text(self) -> str:
-        """Return a text that a zero byte ends."""
-        end = self._data.find(b"\0", self.position)
-        if end < 0:
-            raise CallFrameError("a text without an end")
-        text = self._take(end - self.position)
-        self.skip(1)
-        return text.decode("latin-1")
-
-    def pointer(self, encoding: int, data_base: int) -> int:
-        """Return a pointer in a DW_EH_PE encoding."""
-        at, form, relative = self.address, encoding & 0x0F, encoding & 0x70
-        if encoding & _INDIRECT or relative not in (0, _PC_RELATIVE, _DATA_RELATIVE):
-            if encoding != _OMIT and form in _FIXED:
-                self.skip(_FIXED[form][0])
-                return 0  # a personality routine's, which is not looked at
-            raise CallFrameError(f"pointer encoding {encoding:#x}")
-        if form == _ULEB:
-            value = self.uleb()
-        elif form == _SLEB:
-            value = self.sleb()
-        elif form in _FIXED:
-            size, signed = _FIXED[form]
-            value = self.fixed(size, signed=signed)
-        else:
-            raise CallFrameError(f"pointer encoding {encoding:#x}")
-        base = {0: 0, _PC_RELATIVE: at, _DATA_RELATIVE: data_base}[relative]
-        return (value + base) & _U64
-
-    def _leb(self) -> tuple[int, int, bool]:
-        value = bits = 0
-        for _ in range(_LEB_MAX):
-            byte = self.u1()
-            value |= (byte & 0x7F) << bits
-            bits += 7
-            if not byte & 0x80:
-                return value, bits, bool(byte & 0x40)
-        raise CallFrameError("a number of more than 64 bits")
-
-    def _take(self, count: int) -> bytes:
-        end = self.position + count
-        if end > len(self._data):
-            raise CallFrameError("cut short")
-        taken = self._data[self.position : end]
-        self.position = end
-        return taken

@@ -9,7 +9,8 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from leaktop.callframe import CallFrameError, Cfa, Cursor, Kind, Row, Rule
+from leaktop.callframe import Cfa, Kind, Row, Rule
+from leaktop.cursor import CallFrameError, Cursor
 from leaktop.tracer.arch import Registers
 
 BASE_OUTERMOST, BASE_UNKNOWN, BASE_SP, BASE_SAVED = range(4)

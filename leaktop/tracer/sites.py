@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import capstone
 from capstone import CS_GRP_JUMP, CS_GRP_RET, CS_OP_IMM, CsInsn
 
-from leaktop.callframe import CallFrameError, call_frames_of
+from leaktop.callframe import call_frames_of
+from leaktop.cursor import CallFrameError
 from leaktop.elf import ElfAddress, ElfFile, FileOffset
 
 _FUNCTION_MAX = 64 * 1024

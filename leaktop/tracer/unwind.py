@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaktop.callframe import CallFrameError, CallFrames, call_frames_of
+from leaktop.callframe import CallFrames, call_frames_of
+from leaktop.cursor import CallFrameError
 from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.model import LOSSES
 from leaktop.modules import Location, Module

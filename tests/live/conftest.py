@@ -74,8 +74,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
             recipe = RECIPES.get(name, Recipe((*FLAGS, "-pthread")))
             source = recipe.source or f"{name.removeprefix('lib').removesuffix('.so')}.c"
             needs = [compiled(each) for each in recipe.needs]
-            command = [recipe.compiler, *recipe.flags, "-o", binary, SOURCES / source, *needs]
-            subprocess.run(command, check=True)
+            command = [recipe.compiler, *recipe.flags, "-o", str(binary), str(SOURCES / source)]
+            subprocess.run([*command, *map(str, needs)], check=True)
         return binary
 
     return compiled

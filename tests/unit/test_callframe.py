@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leaktop.callframe import (
-    CallFrameError,
     Cfa,
-    Cursor,
     Kind,
     Row,
     Rule,
@@ -23,6 +21,7 @@ from leaktop.callframe import (
     table_in_header,
     table_of,
 )
+from leaktop.cursor import CallFrameError, Cursor
 from leaktop.elf import ElfFile
 from tests.unit.cfibuild import (
     ABSOLUTE,
@@ -321,7 +320,7 @@ def interpreted(path: Path) -> list[tuple[int, dict[str, str]]]:
     rows: list[tuple[int, dict[str, str]]] = []
     columns: list[str] = []
     inside = False
-    command = ["readelf", "--debug-dump=frames-interp", path]
+    command = ("readelf", "--debug-dump=frames-interp", str(path))
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for line in text.splitlines():
         fields = line.split()

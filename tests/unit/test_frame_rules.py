@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaktop.callframe import CallFrameError, Cfa, Kind, Row, Rule
+from leaktop.callframe import Cfa, Kind, Row, Rule
+from leaktop.cursor import CallFrameError
 from leaktop.tracer.arch import ARCHITECTURES
 from leaktop.tracer.frame_rules import (
     BASE_SAVED,

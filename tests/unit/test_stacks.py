@@ -47,7 +47,7 @@ class FakeMap:
         stack = np.zeros((), layout.STACK)
         stack["depth"], stack["truncated"] = len(pcs), truncation
         stack["pc"][: len(pcs)] = pcs
-        self.stacks[key] = stack[()]
+        self.stacks[key] = stack.reshape(1)[0]
         return key
 
     def lookup(self, key: int) -> np.void | None:
