@@ -24,6 +24,7 @@ _NOBODY = 65534
 _PR_SET_NO_NEW_PRIVS = 38
 _NICE = 10  # the target comes first
 
+_PT_LOAD = 1
 _MAX_MODULES = 16  # symcaches kept
 _MAX_CALLS = 64  # inlined into one another at one address
 _MAX_TEXT = 8192
@@ -44,7 +45,7 @@ class Lines:
         from symbolic.debuginfo import Archive  # noqa: PLC0415
 
         self._archive, self._ffi, self._demangle = Archive, ffi, demangle
-        self._symcaches: OrderedDict[str, Any] = OrderedDict()
+        self._symcaches: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     def answer(self, request: Reply, descriptor: int | None) -> Iterator[Reply]:
         """Yield ``{"calls": [[function, start, file, line], ...]}`` an address, innermost first."""
@@ -56,17 +57,19 @@ class Lines:
             if len(self._symcaches) > _MAX_MODULES:
                 self._symcaches.popitem(last=False)
         self._symcaches.move_to_end(key)
-        symcache = self._symcaches[key]
+        symcache, base = self._symcaches[key]
         for address in request["addresses"]:
-            found = symcache.lookup(address) if symcache else ()
-            yield {"calls": [self._call(each) for each in found[:_MAX_CALLS]]}
+            found = symcache.lookup(address - base) if symcache and address >= base else ()
+            yield {"calls": [self._call(each, base) for each in found[:_MAX_CALLS]]}
 
-    def _call(self, found: Any) -> list[Any]:
+    def _call(self, found: Any, base: int) -> list[Any]:
         file, line = found.full_path, found.line
         name = self._demangle(found.symbol) if found.symbol else None
-        return [name, found.sym_addr, file[:_MAX_TEXT] if file and line else None, line or None]
+        start = found.sym_addr + base
+        return [name, start, file[:_MAX_TEXT] if file and line else None, line or None]
 
-    def _load(self, descriptor: int) -> Any:
+    def _load(self, descriptor: int) -> tuple[Any, int]:
+        # the symcache, and the address that those in it count from
         # by descriptor: the file itself may be readable for root only
         size = os.fstat(descriptor).st_size
         if size > _MAX_FILE:
@@ -78,7 +81,20 @@ class Lines:
         ):
             archive = self._archive.from_bytes(view)
             file = next(archive.iter_objects(), None)
-            return file.make_symcache() if file and "debug" in file.features else None
+            symcache = file.make_symcache() if file and "debug" in file.features else None
+            return symcache, _load_address(whole)
+
+
+def _load_address(file: mmap.mmap) -> int:
+    # where a 64-bit ELF file says that its first segment goes: 0, but for programs of fixed place
+    with suppress(struct.error):
+        (table,) = struct.unpack_from("<Q", file, 0x20)
+        size, count = struct.unpack_from("<HH", file, 0x36)
+        for i in range(count):
+            kind, _, _, address = struct.unpack_from("<IIQQ", file, table + i * size)
+            if kind == _PT_LOAD:
+                return int(address)
+    return 0
 
 
 class Names:

@@ -19,6 +19,15 @@ can_import() { "$1" -c "import $2" >/dev/null 2>&1; }
 can_compile() { printf '#include <stdlib.h>\n' | gcc -x c -fsyntax-only - >/dev/null 2>&1; }
 can_compile_cxx() { printf '#include <vector>\n' | g++ -x c++ -fsyntax-only - >/dev/null 2>&1; }
 
+missing_allocators() {
+    command -v musl-gcc >/dev/null || echo musl-tools
+    local library
+    for library in jemalloc.so.2:libjemalloc2 tcmalloc_minimal.so.4:libtcmalloc-minimal4 \
+        mimalloc.so.2:libmimalloc2.0; do
+        ldconfig -p | grep -qF "lib${library%%:*}" || echo "${library#*:}"
+    done
+}
+
 # What has to come from the distribution, by Debian's names, one a line.
 missing_packages() {
     [ -x "$python" ] || echo python3
@@ -27,6 +36,8 @@ missing_packages() {
     can_compile || printf '%s\n' gcc libc6-dev
     # Some tests are about C++ names.
     case $purpose in test | bench) can_compile_cxx || echo g++ ;; esac
+    # Others are about other allocators.
+    [ "$purpose" != test ] || missing_allocators
     # What leaktop is measured against.
     [ "$purpose" != bench ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
 }

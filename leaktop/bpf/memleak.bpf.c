@@ -33,6 +33,8 @@ struct call {
 	u16 rest_in_front;	/* 1: what stayed behind lies before `old`, else after it */
 	u16 exits_at_ret;	/* 1: its end is seen at its ret instructions, not by a return probe */
 	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
+	u64 function;		/* where it was entered */
+	u64 caller;		/* exits_at_ret: its return address, which no return probe changed */
 };
 
 /* One thread's state. The stack lies here and not in per-CPU memory, since uprobe programs can
@@ -233,17 +235,20 @@ static __always_inline u64 cut_piece(u64 address, u64 length, struct piece *piec
 
 /* Whether the call that is open contains one entered at `sp`, rather than having been left
  * without a return (longjmp, a thread's end): the stack lies deeper, and the slot of its return
- * address still leads to the uretprobe trampoline, as the kernel arranged. A function that the
- * open one jumps to as its last act has the same sp and the same slot. */
-static __always_inline int is_inside(const struct call *call, u64 sp, u64 trampoline)
+ * address still leads to the uretprobe trampoline, as the kernel arranged, or where it was called
+ * from if it has no return probe. Another function that the open one jumps to as its last act has
+ * the same sp and the same slot. */
+static __always_inline int is_inside(const struct call *call, u64 sp, u64 function, u64 trampoline)
 {
-	u64 slot = 0;
+	u64 slot = 0, expected = call->exits_at_ret ? call->caller : trampoline;
 
 	if (sp > call->sp)
 		return 0;
-	if (!trampoline || read_user(&slot, sizeof(slot), (void *)call->sp))
+	if (sp == call->sp && function == call->function)	/* an exception ended the first one */
+		return 0;
+	if (!expected || read_user(&slot, sizeof(slot), (void *)call->sp))
 		return 1;
-	return slot == trampoline;
+	return slot == expected;
 }
 
 /* What a block of this size counts: 0 where the filters or the sampling leave it out. */
@@ -259,9 +264,10 @@ static __always_inline u32 weight_of(u64 size, const struct config *settings)
 }
 
 /* Note the entry of an allocating function; the caller adds what else its kind needs. NULL where
- * an open call contains this one. A call that is left
- * out is noted too: what it does inside must be seen as inside. */
-static __always_inline struct call *enter(const struct config *settings, u64 sp, u32 kind, u64 size)
+ * an open call contains this one. A call that is left out is noted too: what it does inside must be
+ * seen as inside. */
+static __always_inline struct call *enter(const struct config *settings, u64 sp, u64 function,
+					  u32 kind, u64 size)
 {
 	u32 zero = 0;
 	u64 id = bpf_get_current_pid_tgid();
@@ -283,9 +289,10 @@ static __always_inline struct call *enter(const struct config *settings, u64 sp,
 	}
 	call = &thread->call;
 	if (call->sp) {
-		if (is_inside(call, sp, settings->trampoline))
+		if (is_inside(call, sp, function, settings->trampoline))
 			return 0;
-		lose(LOST_MISSED_RETURNS);
+		if (!call->exits_at_ret)	/* else an exception ended it: it made nothing */
+			lose(LOST_MISSED_RETURNS);
 		if (call->old_held) {	/* its fate is not known: held, until its free is seen */
 			key = key_of(call->old_address);
 			if (blocks.insert(&key, &call->old))
@@ -501,10 +508,14 @@ int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
 		ended.length = whole_pages(PT_REGS_PARM2(ctx));
 	}
 	if (entry != ENTRY_MUNMAP) {
-		call = enter(settings, sp, kind, size);
+		call = enter(settings, sp, PT_REGS_IP(ctx), kind, size);
 		if (!call)
 			return 0;
 		call->exits_at_ret = entry == ENTRY_NEW;
+		call->function = PT_REGS_IP(ctx);
+		call->caller = 0;
+		if (call->exits_at_ret)
+			read_user(&call->caller, sizeof(call->caller), (void *)sp);
 		call->result = PT_REGS_PARM1(ctx);
 		if (kind == CALL_REALLOC)
 			take_block(call, PT_REGS_PARM1(ctx));
