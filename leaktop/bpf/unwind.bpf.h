@@ -1,4 +1,5 @@
-/* The stack step: walks the user stack with call-frame rules that user space hands down.
+/* The stack step: walks the user stack with call-frame rules that user space hands down. Part of
+ * memleak.bpf.c.
  *
  * Binaries without frame pointers say in .eh_frame how to leave each frame. User space reads it for
  * the addresses that are asked for and no others, and answers with one rule an address. Frame

@@ -152,6 +152,11 @@ def test_ret_instructions_are_probed_as_instructions() -> None:
 
 
 def test_the_sources_that_are_compiled_lie_beside_the_package() -> None:
-    assert {"memleak.bpf.c", "unwind.bpf.h", "memleak.h", "headers"} <= {
-        path.name for path in Path(BPF_SOURCE).iterdir()
-    }
+    assert {
+        "memleak.bpf.c",
+        "blocks.bpf.h",
+        "call.bpf.h",
+        "unwind.bpf.h",
+        "memleak.h",
+        "headers",
+    } <= {path.name for path in Path(BPF_SOURCE).iterdir()}
