@@ -36,8 +36,9 @@ missing_packages() {
     can_compile || printf '%s\n' gcc libc6-dev
     # Some tests are about C++ names.
     case $purpose in test | bench) can_compile_cxx || echo g++ ;; esac
-    # Others are about other allocators.
+    # Others are about other allocators, and other languages.
     [ "$purpose" != test ] || missing_allocators
+    [ "$purpose" != test ] || command -v rustc >/dev/null || echo rustc
     # What leaktop is measured against.
     [ "$purpose" != bench ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
 }

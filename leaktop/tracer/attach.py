@@ -46,6 +46,10 @@ class Attached:
         """Optional probes that the kernel refused, with the reason."""
         self._descriptors: list[int] = []
 
+    def wants(self, probe: Probe) -> bool:
+        """Whether a probe is of use: an entry is none whose return was refused."""
+        return all(probe.function != skipped.function for skipped, _ in self.skipped)
+
     def add(self, descriptor: int, probes: Iterable[Probe]) -> None:
         """Own the descriptor that keeps these probes attached."""
         self._descriptors.append(descriptor)
@@ -80,7 +84,10 @@ class MultiLink:
         groups: defaultdict[tuple[str, bool], list[Probe]] = defaultdict(list)
         for probe in probes:
             groups[probe.program, probe.is_return_probe].append(probe)
-        for group in groups.values():
+        for together in groups.values():
+            group = [probe for probe in together if attached.wants(probe)]
+            if not group:
+                continue
             try:
                 attached.add(_patiently(partial(self._link, path, pid, group)), group)
             except OSError:
@@ -125,7 +132,8 @@ class PerfEvents:
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
         """See Attacher."""
         for probe in probes:
-            _one(probe, pid, attached, partial(self._event, path, pid, probe))
+            if attached.wants(probe):
+                _one(probe, pid, attached, partial(self._event, path, pid, probe))
 
     def _event(self, path: str, pid: int, probe: Probe) -> int:
         program = self._program.load(probe.program, 0)

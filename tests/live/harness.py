@@ -14,12 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 LEAKTOP = (sys.executable, "-m", "leaktop")
 # When to give up on something that has to happen; nothing passes or fails by how long it took.
 PATIENCE_S = 60.0
 
 Json = dict[str, Any]
+
+
+def require(*paths: Path) -> None:
+    """Skip where a package is missing; on CI it must not be."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing and not os.environ.get("CI"):
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert not missing
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -1,7 +1,6 @@
 """Stacks of programs without frame pointers, frame by frame as the programs know them."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.conftest import Builder, StartTarget, Trace
-from tests.live.harness import Json, TargetProcess, wait_until
+from tests.live.harness import Json, TargetProcess, require, wait_until
 from tests.live.judge import assert_exact, lost
 
 pytestmark = pytest.mark.live
@@ -189,14 +188,6 @@ FUNCTIONS = (
     "aligned_alloc",
     "valloc",
 )
-
-
-def require(*paths: Path) -> None:
-    """Skip where a package is missing; on CI it must not be."""
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing
 
 
 @pytest.fixture

@@ -1,0 +1,66 @@
+"""Names of programs as they are shipped: stripped with a debug file beside them, or in Rust."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.conftest import Builder, Trace
+from tests.live.harness import TargetProcess, require
+
+SOURCES = Path(__file__).parents[1] / "targets"
+
+
+@pytest.fixture
+def started() -> Iterator[list[TargetProcess]]:
+    targets: list[TargetProcess] = []
+    yield targets
+    for target in targets:
+        target.close()
+
+
+@pytest.mark.live
+def test_a_stripped_program_is_named_from_the_debug_file_beside_it(
+    build: Builder, trace: Trace, started: list[TargetProcess], tmp_path: Path
+) -> None:
+    program, debug = tmp_path / "phases", tmp_path / "phases.debug"
+    shutil.copy(build("phases"), program)
+    for command in (
+        ["--only-keep-debug", str(program), str(debug)],
+        ["--strip-all", str(program)],
+        [f"--add-gnu-debuglink={debug}", str(program)],
+    ):
+        subprocess.run(["objcopy", *command], check=True, cwd=tmp_path)
+    started.append(TargetProcess(program))
+    leaktop = trace(started[0])
+    truth = started[0].tell("leak 5 48")
+    (stack,) = leaktop.snapshot_from_now()["stacks"]
+    frame = stack["frames"][0]
+    (site,) = truth.sites
+    assert (stack["bytes"], stack["count"]) == (site.bytes, site.count)
+    assert (frame["symbol"], frame["line"]) == (site.function, site.line)
+    assert Path(frame["file"]).name == "phases.c"
+
+
+@pytest.mark.live
+def test_a_rust_program(trace: Trace, started: list[TargetProcess], tmp_path: Path) -> None:
+    require(Path(shutil.which("rustc") or "/usr/bin/rustc"))
+    program = tmp_path / "rusty"
+    source = SOURCES / "rusty.rs"
+    subprocess.run(["rustc", "-O", "-g", "-o", str(program), str(source)], check=True)
+    started.append(TargetProcess(program))
+    leaktop = trace(started[0])
+    for _ in range(3):
+        started[0].say("go")
+        started[0].lines.next()
+    stacks = leaktop.snapshot_from_now()["stacks"]
+    kept = [each for each in stacks if each["bytes"] == each["count"] * 64]
+    assert sum(each["count"] for each in kept) == 30
+    for stack in kept:
+        names = [frame["symbol"] for frame in stack["frames"]]
+        assert "rusty::keep_boxes" in names
+        assert "rusty::main" in names
+        assert names[-1] == "_start"
+        assert {frame["line"] for frame in stack["frames"]} & {7}  # kept.push
