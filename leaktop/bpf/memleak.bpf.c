@@ -207,7 +207,7 @@ int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
 		}
 		break;
 	case ENTRY_MUNMAP:
-		if (PT_REGS_PARM1(ctx) & PAGE_LOW_BITS || settings->phase != PHASE_COUNT)
+		if (PT_REGS_PARM1(ctx) & PAGE_LOW_BITS)
 			return 0;
 		ended.address = PT_REGS_PARM1(ctx);
 		ended.length = whole_pages(PT_REGS_PARM2(ctx));
@@ -225,7 +225,8 @@ int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
 		if (kind == CALL_REALLOC)
 			take_block(call, PT_REGS_PARM1(ctx));
 	}
-	if (moved.length || ended.length)
+	/* before that no mapping is held: none could match, and each would be counted as lost */
+	if (settings->phase == PHASE_COUNT && (moved.length || ended.length))
 		cut_mappings(settings, sp, call, moved, ended);
 	return 0;
 }

@@ -190,8 +190,6 @@ class LiveSource:
                 f"process {self._process.pid} exited while leaktop was attaching",
                 exit_code=NO_TARGET,
             )
-        self._process.refresh()
-        self._trampoline = self._process.trampoline
         self._unwinder = Unwinder(self._process, program, arch, self._capacity.rules)
         self._stacks = StackBook(self._process, program.stacks, self._unwinder)
         self._unwinder.start()
@@ -199,6 +197,7 @@ class LiveSource:
         self._configure(program, layout.PHASE_FOLLOW)
         self._unwinder.wait_until_quiet(_FOLLOW_S, _FOLLOW_MOST_S)
         self._process.refresh()
+        self._trampoline = self._process.trampoline
         self._hold_older_mappings(program)
         self._started_ns = time.monotonic_ns()
         self._configure(program)
