@@ -1,85 +1,91 @@
-/* Which blocks are held, and where mappings begin and end. Part of memleak.bpf.c. */
+/* Which blocks are held: a table of our own, since a hash of the kernel's takes an element from a
+ * list under a lock for each malloc, and gives it back for each free. Part of memleak.bpf.c.
+ *
+ * A block's address mixes to a set of a few places. Whoever changes a place's address from 0 with a
+ * compare-and-swap owns it; free gives it back by writing 0. What finds its set full goes to a hash
+ * of the kernel's, and the set counts how many did, so that the hash is asked only where it has to
+ * be. Two CPUs never meet in one place, except in a program that frees a block twice. */
 
-static __always_inline void note_mapping_end(u64 start, u64 size)
+/* Live blocks. key: a mix of the address, value: the blocks of all such addresses. User space reads
+ * it as memory. */
+BPF_F_TABLE("array", u32, struct block_set, block_sets, BLOCK_SETS, BPF_F_MMAPABLE);
+/* Live blocks that found their set full. key: place, value: the block. */
+BPF_TABLE("hash", struct place, struct block, spilled_blocks, SPILLED_MAX);
+
+#define BEING_FILLED 1UL	/* in an address; blocks are aligned, so theirs have it clear */
+
+static __always_inline struct block_set *set_of(u64 address)
 {
-	struct block_key end = key_of(start + size);
+	/* allocators hand out neighbours 16 bytes apart, so the low bits say little */
+	u32 index = (address >> 4) * 0x9e3779b97f4a7c15ULL >> 40 & (BLOCK_SETS - 1);
 
-	if (mapping_ends.update(&end, &start))
-		lose(LOST_MAPPING_ENDS_FULL);
+	return block_sets.lookup(&index);
 }
 
-static __always_inline void forget_mapping_end(u64 start, u64 size)
+/* Take a block off the books, into `block`. False where it is not on them. */
+static __always_inline int take_block(u64 address, struct block *block)
 {
-	struct block_key end = key_of(start + size);
-	u64 *known = mapping_ends.lookup(&end);
+	struct block_set *set = set_of(address);
+	struct place place = place_of(address);
+	struct block *spilled;
 
-	if (known && *known == start)
-		mapping_ends.delete(&end);
+	if (!set || !address)
+		return 0;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < SET_WAYS; i++) {	/* bound: the set's places */
+		if (set->address[i] != address)
+			continue;
+		*block = set->block[i];	/* the place may be another block's once it is free */
+		return __sync_val_compare_and_swap(&set->address[i], address, 0) == address;
+	}
+	if (!set->spilled)
+		return 0;
+	spilled = spilled_blocks.lookup(&place);
+	if (!spilled)
+		return 0;
+	*block = *spilled;
+	if (spilled_blocks.delete(&place))
+		return 0;
+	__sync_fetch_and_add(&set->spilled, -1);
+	return 1;
+}
+
+/* Put a block on the books. False where there is no room. */
+static __always_inline int put_block(u64 address, const struct block *block)
+{
+	struct block_set *set = set_of(address);
+	struct place place = place_of(address);
+
+	if (!set)
+		return 0;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < SET_WAYS; i++) {	/* bound: the set's places */
+		if (set->address[i] ||
+		    __sync_val_compare_and_swap(&set->address[i], 0, address | BEING_FILLED))
+			continue;
+		set->block[i] = *block;
+		asm volatile("" : : : "memory");	/* valid before it can be found */
+		set->address[i] = address;
+		return 1;
+	}
+	if (spilled_blocks.insert(&place, (struct block *)block))
+		return 0;
+	__sync_fetch_and_add(&set->spilled, 1);
+	return 1;
 }
 
 /* Begin to hold a block; counts nothing, but for one that is replaced. False where there is no
  * room. */
-static __always_inline int hold(u64 address, const struct block *block)
+static __always_inline int hold_block(u64 address, const struct block *block)
 {
-	struct block_key key = key_of(address);
-	struct block *held, before;
+	struct block before;
 
-	/* insert fails alike where the address is held and where the map is full */
-	if (blocks.insert(&key, (struct block *)block)) {
-		held = blocks.lookup(&key);
-		if (!held) {
-			lose(LOST_ALLOCS_FULL);
-			return 0;
-		}
-		before = *held;
-		blocks.update(&key, (struct block *)block);
-		if (before.mapping)
-			forget_mapping_end(address, before.size);
+	if (take_block(address, &before)) {
 		count_free(&before, before.size, 1);
 		lose(LOST_MISSED_FREES);
 	}
-	if (block->mapping)
-		note_mapping_end(address, block->size);
-	return 1;
-}
-
-/* What one step of unmapping took off. */
-struct piece {
-	struct block block;	/* the mapping it was of, with the piece's size */
-	u64 left;		/* bytes of that mapping that stay held; 0: it ended */
-	u32 at_end;		/* 1: taken off the end of the range, else off its start */
-};
-
-/* Cut off [address, address + length) what the mapping that begins or ends with it has in it. What
- * is left of that mapping stays held. Returns the piece's size, 0 where there is no such mapping.
- * Counts nothing. */
-static __always_inline u64 cut_piece(u64 address, u64 length, struct piece *piece)
-{
-	struct block_key key = key_of(address), end = key_of(address + length);
-	struct block *held = blocks.lookup(&key), rest;
-	u64 *start;
-
-	piece->at_end = !held || !held->mapping;
-	if (piece->at_end) {
-		start = mapping_ends.lookup(&end);
-		if (!start)
-			return 0;
-		key.address = *start;
-		held = blocks.lookup(&key);
-		if (!held || !held->mapping || key.address + held->size != end.address)
-			return 0;
-	}
-	piece->block = rest = *held;
-	if (blocks.delete(&key))
-		return 0;	/* another thread was first */
-	forget_mapping_end(key.address, rest.size);
-	if (rest.size <= length) {
-		piece->left = 0;
-		return rest.size;
-	}
-	piece->block.size = length;
-	piece->left = rest.size -= length;
-	if (!hold(piece->at_end ? key.address : end.address, &rest))
-		count_free(&rest, rest.size, 1);
-	return length;
+	if (put_block(address, block))
+		return 1;
+	lose(LOST_ALLOCS_FULL);
+	return 0;
 }

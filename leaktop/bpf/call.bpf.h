@@ -1,21 +1,79 @@
 /* One allocator call, from its entry to its return. Part of memleak.bpf.c. */
 
+/* Whether the function at whose entry the program runs was called by an allocator's library. */
+static __always_inline int called_by_allocator(const struct config *settings, u64 sp)
+{
+	u64 caller = 0;
+
+	if (read_user(&caller, sizeof(caller), (void *)sp))
+		return 0;
+	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
+		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
+			return 1;
+	return 0;
+}
+
+/* How far is_called_from looks: no C library is that deep between one traced function and another. */
+#define INNER_FRAMES_MAX 16
+
+/* Whether the function at whose entry the program runs was called, however indirectly, by the one
+ * whose return address lies at `slot`. */
+static __always_inline int is_called_from(struct thread *thread, const struct config *settings,
+					  struct pt_regs *ctx, u64 slot)
+{
+	struct place place = place_of(0);
+	struct frame_rule *rule;
+	struct walk walk;
+	u64 pc = 0, sp = PT_REGS_SP(ctx);
+
+	if (read_user(&pc, sizeof(pc), (void *)sp))
+		return 0;
+	take_registers(thread, ctx);
+	walk = begin_walk(thread, pc, sp + sizeof(u64));
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < INNER_FRAMES_MAX; i++) {	/* bound: see there */
+		place.address = walk.pc;
+		rule = frame_rules.lookup(&place);
+		if (!rule) {
+			ask(&walk, 0, place.pid);
+			return called_by_allocator(settings, sp);
+		}
+		if (rule->base <= BASE_UNKNOWN || step(&walk, rule) || walk.sp > slot + sizeof(u64))
+			return 0;
+		if (walk.sp == slot + sizeof(u64))	/* its frame ends with that slot */
+			return 1;
+	}
+	return 0;
+}
+
 /* Whether the call that is open contains one entered at `sp`, rather than having been left
  * without a return (longjmp, a thread's end): the stack lies deeper, and the slot of its return
  * address still leads to the uretprobe trampoline, as the kernel arranged, or where it was called
  * from if it has no return probe. Another function that the open one jumps to as its last act has
  * the same sp and the same slot. */
-static __always_inline int is_inside(const struct call *call, u64 sp, u64 function, u64 trampoline)
+static __always_inline int is_inside(struct thread *thread, const struct config *settings,
+				     struct pt_regs *ctx)
 {
-	u64 slot = 0, expected = call->exits_at_ret ? call->caller : trampoline;
+	const struct call *call = &thread->call;
+	u64 slot = 0, sp = PT_REGS_SP(ctx);
+	u64 expected = call->end == END_BY_TRAP ? settings->trampoline : call->caller;
 
 	if (sp > call->sp)
 		return 0;
-	if (sp == call->sp && function == call->function)	/* an exception ended the first one */
+	/* the first one is over: an exception ended it, or nobody looked */
+	if (sp == call->sp && PT_REGS_IP(ctx) == call->function)
 		return 0;
 	if (!expected || read_user(&slot, sizeof(slot), (void *)call->sp))
 		return 1;
-	return slot == expected;
+	if (slot != expected)
+		return 0;
+	if (call->end != END_UNSEEN)
+		return 1;
+	/* Its slot may be as it was long after it has returned. A function that it jumped to asks for
+	 * as much, so the filters say of it what they said; sampling might not. */
+	if (sp == call->sp)
+		return settings->sample_rate > 1;
+	return is_called_from(thread, settings, ctx, call->sp);
 }
 
 /* What a block of this size counts: 0 where the filters or the sampling leave it out. */
@@ -30,43 +88,52 @@ static __always_inline u32 weight_of(u64 size, const struct config *settings)
 	return rate;
 }
 
+/* Hold again what a realloc or mremap took out whose end was not seen, unless its address is
+ * another's by now. False where it is not held. */
+static __always_inline int hold_old(const struct call *call)
+{
+	struct place place = place_of(call->old_address);
+	struct block other;
+
+	if (call->kind == CALL_MREMAP) {
+		if (mappings.insert(&place, (struct block *)&call->old))
+			return 0;
+		note_mapping_end(call->old_address, call->old.size);
+		return 1;
+	}
+	if (take_block(call->old_address, &other)) {
+		put_block(call->old_address, &other);
+		return 0;
+	}
+	return put_block(call->old_address, &call->old);
+}
+
 /* Note the entry of an allocating function; the caller adds what else its kind needs. NULL where
  * an open call contains this one. A call that is left out is noted too: what it does inside must be
  * seen as inside. */
-static __always_inline struct call *enter(const struct config *settings, u64 sp, u64 function,
-					  u32 kind, u64 size)
+static __always_inline struct call *open_call(struct pt_regs *ctx, const struct config *settings,
+					      u32 kind, u64 size)
 {
-	u32 zero = 0;
-	u64 id = bpf_get_current_pid_tgid();
-	struct thread *thread, *blank;
-	struct block_key key;
+	struct thread *thread = this_thread(1);
 	struct call *call;
 
-	thread = threads.lookup(&id);
 	if (!thread) {
-		blank = blank_thread.lookup(&zero);
-		if (!blank)
-			return 0;
-		threads.update(&id, blank);
-		thread = threads.lookup(&id);
-		if (!thread) {
-			lose(LOST_THREADS_FULL);
-			return 0;
-		}
+		lose(LOST_THREADS_FULL);
+		return 0;
 	}
 	call = &thread->call;
 	if (call->sp) {
-		if (is_inside(call, sp, function, settings->trampoline))
+		if (is_inside(thread, settings, ctx))
 			return 0;
-		if (!call->exits_at_ret)	/* else an exception ended it: it made nothing */
+		if (call->end == END_BY_TRAP)
 			lose(LOST_MISSED_RETURNS);
-		if (call->old_held) {	/* its fate is not known: held, until its free is seen */
-			key = key_of(call->old_address);
-			if (blocks.insert(&key, &call->old))
-				count_free(&call->old, call->old.size, 1);
-		}
+		/* its fate is not known: held, until its free is seen */
+		if (call->old_held && !hold_old(call))
+			count_free(&call->old, call->old.size, 1);
 	}
-	call->sp = sp;
+	call->sp = PT_REGS_SP(ctx);
+	call->function = PT_REGS_IP(ctx);
+	call->end = END_BY_TRAP;
 	call->kind = kind;
 	call->size = size;
 	call->weight = weight_of(size, settings);
@@ -75,33 +142,26 @@ static __always_inline struct call *enter(const struct config *settings, u64 sp,
 	return call;
 }
 
+/* Whether the end of a call that was entered by `entry` has to be seen by a return probe. */
+static __always_inline int wants_end(struct call *call, u64 entry)
+{
+	if (entry == ENTRY_NEW)
+		call->end = END_AT_RET;
+#ifdef SESSION
+	else if (!call->weight && !call->old_held && call->kind < CALL_MMAP)
+		call->end = END_UNSEEN;
+#endif
+	return call->end == END_BY_TRAP;
+}
+
 /* realloc: take the old block out now, for once the allocator has freed it another thread may be
  * given its address before this call returns. */
-static __always_inline void take_block(struct call *call, u64 address)
+static __always_inline void take_old(struct call *call, u64 address)
 {
-	struct block_key key = key_of(address);
-	struct block *held = blocks.lookup(&key);
-
-	if (!held || held->mapping)
-		return;
-	call->old = *held;
-	if (blocks.delete(&key))
+	if (!take_block(address, &call->old))
 		return;
 	call->old_address = address;
 	call->old_held = 1;
-}
-
-/* Whether the function at whose entry the program runs was called by an allocator's library. */
-static __always_inline int called_by_allocator(const struct config *settings, u64 sp)
-{
-	u64 caller = 0;
-
-	if (read_user(&caller, sizeof(caller), (void *)sp))
-		return 0;
-	for (int i = 0; i < ALLOCATORS_MAX; i++)	/* bound: the array's size */
-		if (caller >= settings->allocators[i].start && caller < settings->allocators[i].end)
-			return 1;
-	return 0;
 }
 
 /* A range of whole pages. */
@@ -130,7 +190,7 @@ static __always_inline void cut_mappings(const struct config *settings, u64 sp, 
 		}
 		size = cut_piece(range->address, range->length, &piece);
 		if (!i && call && size == moved.length) {
-			call->old = piece.block;
+			call->old = piece.mapping;
 			call->old_address = moved.address;
 			call->old_held = 1;
 			call->rest = piece.left;
@@ -139,7 +199,7 @@ static __always_inline void cut_mappings(const struct config *settings, u64 sp, 
 		}
 		if (!size || !i)
 			break;
-		count_free(&piece.block, size, !piece.left);
+		count_free(&piece.mapping, size, !piece.left);
 		ended.length -= size;
 		if (!piece.at_end)
 			ended.address += size;
@@ -170,39 +230,19 @@ static __always_inline u64 result_of(const struct call *call, u64 value)
 /* The block that realloc or mremap took out, as it was: the call failed. Returns its address. */
 static __always_inline u64 restore(struct call *call, struct block *block)
 {
-	struct block_key rest;
+	struct place rest;
 	u64 address = call->old_address;
 
 	*block = call->old;
 	if (call->rest) {	/* one mapping again */
-		rest = key_of(call->rest_in_front ? address - call->rest : address + block->size);
-		blocks.delete(&rest);
+		rest = place_of(call->rest_in_front ? address - call->rest : address + block->size);
+		mappings.delete(&rest);
 		forget_mapping_end(rest.address, call->rest);
 		if (call->rest_in_front)
 			address = rest.address;
 		block->size += call->rest;
 	}
 	return address;
-}
-
-/* Describe the new block of a call that succeeded, under the stack of the caller, who goes on at
- * `pc` with `sp`. Returns that stack's counters; NULL where it does not count. */
-static __always_inline struct stack_stats *new_block(struct thread *thread, u64 pc, u64 sp,
-						     struct block *block, int counting)
-{
-	struct call *call = &thread->call;
-
-	block->size = call->size;
-	block->birth_ns = bpf_ktime_get_ns();
-	block->stack_id = STACK_ID_UNFILED;
-	block->weight = call->weight;
-	block->mapping = call->kind >= CALL_MMAP;
-	if (!call->weight)
-		return 0;
-	block->stack_id = take_stack(thread, pc, sp);
-	if (!counting)	/* only so that the rules for it are there by then */
-		return 0;
-	return stats_of(thread, &block->stack_id);
 }
 
 /* number * size, or a size that no allocator grants where that does not fit 64 bits */

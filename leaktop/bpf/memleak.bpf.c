@@ -15,61 +15,23 @@
  * is left after as many is counted as unmatched. */
 #define UNMAP_PIECES_MAX 8
 
+/* What a program returns at a function's entry to say that its end need not be seen: only sessions
+ * ask; to others it would mean to take the probe off. */
+#ifdef SESSION
+#define SKIP_END 1
+#else
+#define SKIP_END 0
+#endif
+
 /* bpf_probe_read_user under another name: bcc reads all of /proc/kallsyms for each call by that one
  * (src/cc/frontends/clang/b_frontend_action.cc), to see whether the kernel has it; 5.5 and later do
  * (kernel commit 6ae08ae3dea2). That is 0.1 s a call at start-up. */
 static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
-/* A thread's outermost allocator call. Only that one counts: what malloc calls inside, mmap for
- * an arena say, is its own business. */
-struct call {
-	u64 sp;			/* user stack pointer at entry; 0: no call is open */
-	u64 size;		/* bytes asked for */
-	u64 result;		/* posix_memalign: where it stores the block's address */
-	u32 kind;		/* enum call_kind */
-	u32 weight;		/* what a kept block counts; 0: filtered or sampled out */
-	u64 old_address;	/* realloc, mremap: the block that goes if the call succeeds */
-	struct block old;	/* that block, taken out of `blocks` while the call runs */
-	u32 old_held;		/* 1: `old` is valid */
-	u16 rest_in_front;	/* 1: what stayed behind lies before `old`, else after it */
-	u16 exits_at_ret;	/* 1: its end is seen at its ret instructions, not by a return probe */
-	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
-	u64 function;		/* where it was entered */
-	u64 caller;		/* exits_at_ret: its return address, which no return probe changed */
-};
-
-/* One thread's state. The stack lies here and not in per-CPU memory, since uprobe programs can
- * be preempted by another thread's (bpf_prog_run_array_uprobe, kernel commit 8c7dcb84e3b7,
- * disables migration only). */
-struct thread {
-	struct call call;
-	struct stack stack;	/* the stack of the call that is returning */
-	u64 registers[SAVED_REGISTERS];	/* saved registers when that call returned */
-	/* Where on the stack each of them was met last; 0: it is still in the register, 1: it cannot
-	 * be followed. In map memory, of which the verifier tracks no contents: fewer states. */
-	u64 saved_at[SAVED_REGISTERS];
-};
-
 /* Live settings. key: 0, value: struct config. */
 BPF_ARRAY(config, struct config, 1);
 /* Losses by name. key: enum loss, value: how often. */
 BPF_ARRAY(losses, u64, LOSS_COUNT);
-/* Calls under way. key: pid_tgid, value: that thread's state. LRU: a thread needs its entry only
- * while a call runs, so the entries of threads that ended are the ones reused. */
-BPF_TABLE("lru_hash", u64, struct thread, threads, THREADS_MAX);
-/* A thread's first state, all zero: too large for the program's stack. key: 0. */
-BPF_ARRAY(blank_thread, struct thread, 1);
-/* Live blocks. key: (address, process), value: size, birth, stack, weight. Mappings that do not
- * count, since they are older than the tracing or were left out, are here with weight 0, so that
- * munmap can tell them from what was missed. */
-BPF_TABLE("hash", struct block_key, struct block, blocks, BLOCKS_MAX);
-/* Where live mappings end, so that munmap can cut their tails. key: (end address, process),
- * value: start address. */
-BPF_TABLE("hash", struct block_key, u64, mapping_ends, MAPPINGS_MAX);
-/* Frames, written once, before the stack's counters. key: stack id. */
-BPF_TABLE("hash", u64, struct stack, stacks, STACKS_MAX);
-/* Counters. key: stack id. One more than stacks: STACK_ID_UNFILED has no frames. */
-BPF_TABLE("hash", u64, struct stack_stats, stack_stats, STACKS_MAX + 1);
 
 static __always_inline void lose(u32 loss)
 {
@@ -79,11 +41,11 @@ static __always_inline void lose(u32 loss)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline struct block_key key_of(u64 address)
+static __always_inline struct place place_of(u64 address)
 {
-	struct block_key key = { .address = address, .pid = bpf_get_current_pid_tgid() >> 32 };
+	struct place place = { .address = address, .pid = bpf_get_current_pid_tgid() >> 32 };
 
-	return key;
+	return place;
 }
 
 static __always_inline u64 whole_pages(u64 length)
@@ -91,78 +53,29 @@ static __always_inline u64 whole_pages(u64 length)
 	return (length + PAGE_LOW_BITS) & ~PAGE_LOW_BITS;
 }
 
-/* ---- stacks and their counters ---- */
+#include "thread.bpf.h"
 
 #include "unwind.bpf.h"
 
-/* The counters of thread->stack, whose id is *id, made where the stack is new. A stack that finds
- * no room counts under STACK_ID_UNFILED, which *id then is. */
-static __always_inline struct stack_stats *stats_of(struct thread *thread, u64 *id)
-{
-	struct stack_stats fresh = {}, *stats;
-
-	stats = stack_stats.lookup(id);
-	if (stats)
-		return stats;
-	/* insert: of two threads that meet here the second leaves the first one's in place */
-	stacks.insert(id, &thread->stack);
-	if (stacks.lookup(id)) {
-		stack_stats.insert(id, &fresh);
-		stats = stack_stats.lookup(id);
-	}
-	if (!stats) {
-		lose(LOST_STACKS_FULL);
-		*id = STACK_ID_UNFILED;
-		stats = stack_stats.lookup(id);
-	}
-	return stats;
-}
-
-static __always_inline void count_alloc(struct stack_stats *stats, const struct block *block)
-{
-	if (stats->allocs == stats->frees) {
-		stats->oldest_ns = block->birth_ns;
-		stats->oldest_freed = 0;
-	} else if (block->birth_ns < stats->oldest_ns) {	/* overtaken on another processor */
-		stats->oldest_ns = block->birth_ns;
-	}
-	__sync_fetch_and_add(&stats->bytes, block->size * block->weight);
-	__sync_fetch_and_add(&stats->allocs, block->weight);
-}
-
-/* Take `bytes` of a block out of its stack's counters, and the block itself where it `ended`. */
-static __always_inline void count_free(const struct block *block, u64 bytes, int ended)
-{
-	u64 id = block->stack_id;
-	struct stack_stats *stats = stack_stats.lookup(&id);
-
-	if (!stats)
-		return;
-	if (ended) {
-		if (block->birth_ns <= stats->oldest_ns)
-			stats->oldest_freed = 1;
-		__sync_fetch_and_add(&stats->frees, block->weight);
-	}
-	__sync_fetch_and_add(&stats->bytes, -(bytes * block->weight));
-}
+#include "stacks.bpf.h"
 
 #include "blocks.bpf.h"
+
+#include "mappings.bpf.h"
 
 #include "call.bpf.h"
 
 /* ---- programs ---- */
 
-int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
+/* The entry of any function but free. Returns whether to see its return. */
+static __always_inline int enter(struct pt_regs *ctx, const struct config *settings, u64 entry)
 {
-	u32 zero = 0;
-	u64 entry = bpf_get_attach_cookie(ctx), size = PT_REGS_PARM1(ctx), sp = PT_REGS_SP(ctx);
+	u64 size = PT_REGS_PARM1(ctx), sp = PT_REGS_SP(ctx);
 	struct range moved = {}, ended = {};
-	struct config *settings = config.lookup(&zero);
 	struct call *call = 0;
 	u32 kind = CALL_MALLOC;
+	int wanted = 0;
 
-	if (!settings || settings->phase == PHASE_OFF)
-		return 0;
 	switch (entry) {
 	case ENTRY_MEMALIGN:
 		size = PT_REGS_PARM2(ctx);
@@ -213,49 +126,69 @@ int on_enter(struct pt_regs *ctx)	/* the entry of any function but free */
 		ended.length = whole_pages(PT_REGS_PARM2(ctx));
 	}
 	if (entry != ENTRY_MUNMAP) {
-		call = enter(settings, sp, PT_REGS_IP(ctx), kind, size);
+		call = open_call(ctx, settings, kind, size);
 		if (!call)
 			return 0;
-		call->exits_at_ret = entry == ENTRY_NEW;
-		call->function = PT_REGS_IP(ctx);
-		call->caller = 0;
-		if (call->exits_at_ret)
-			read_user(&call->caller, sizeof(call->caller), (void *)sp);
-		call->result = PT_REGS_PARM1(ctx);
 		if (kind == CALL_REALLOC)
-			take_block(call, PT_REGS_PARM1(ctx));
+			take_old(call, PT_REGS_PARM1(ctx));
+		call->result = PT_REGS_PARM1(ctx);
+		wanted = wants_end(call, entry);
+		if (call->end != END_BY_TRAP)
+			read_user(&call->caller, sizeof(call->caller), (void *)sp);
 	}
 	/* before that no mapping is held: none could match, and each would be counted as lost */
 	if (settings->phase == PHASE_COUNT && (moved.length || ended.length))
 		cut_mappings(settings, sp, call, moved, ended);
-	return 0;
+	return wanted;
 }
 
-int on_return(struct pt_regs *ctx)	/* the return of any function that returns a block */
+/* The number of the stack of the caller, who goes on at `pc` with `sp`. */
+static __always_inline u32 stack_of(struct thread *thread, const struct config *settings,
+				    struct pt_regs *ctx, u64 pc, u64 sp)
 {
-	u32 zero = 0;
-	u64 id = bpf_get_current_pid_tgid(), address;
-	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx);
-	struct config *settings = config.lookup(&zero);
-	struct thread *thread = threads.lookup(&id);
-	struct stack_stats *stats = 0;
+	u32 stack, truncated = WHOLE;
+
+	/* a function that returns has given back all registers that it had to save */
+	take_registers(thread, ctx);
+	stack = known_stack(thread, pc, sp, &truncated);
+	if (stack == STACK_UNFILED) {
+		take_stack(thread, pc, sp);
+		if (settings->phase != PHASE_COUNT)	/* only so that its rules are there by then */
+			return STACK_UNFILED;
+		truncated = thread->stack.truncated;
+		stack = number_of(thread);
+		if (stack == STACK_UNFILED)
+			lose(LOST_STACKS_FULL);
+		else
+			keep_shape(thread, pc, sp, stack);
+	}
+	if (truncated == TRUNCATED)
+		lose(LOST_TRUNCATED);
+	return stack;
+}
+
+/* The end of any function that returns a block. */
+static __always_inline void leave(struct pt_regs *ctx, const struct config *settings)
+{
+	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx), address;
+	struct thread *thread = this_thread(0);
 	struct block block = {};
 	struct call *call;
-	int counted = 0;	/* 1: `block` is in its stack's counters already */
+	int counted = 0, held;	/* counted: `block` is in its stack's counters already */
 
-	if (!settings)
-		return 0;
-	if (!thread) {	/* every entry leaves one, so it was evicted */
+	if (!thread) {
+#ifndef TASK_STORAGE	/* every entry leaves one, so it was evicted */
 		if (settings->phase == PHASE_COUNT)
 			lose(LOST_THREADS_FULL);
-		return 0;
+#endif
+		return;
 	}
 	call = &thread->call;
 	/* another sp is that of a call inside, or of a ret that another call jumped to */
-	if (!call->sp || sp != call->sp + (call->exits_at_ret ? 0 : sizeof(u64)))
-		return 0;
+	if (!call->sp || sp != call->sp + (call->end == END_AT_RET ? 0 : sizeof(u64)))
+		return;
 	call->sp = 0;
-	if (call->exits_at_ret) {	/* about to take the return address off */
+	if (call->end == END_AT_RET) {	/* about to take the return address off */
 		read_user(&pc, sizeof(pc), (void *)sp);
 		sp += sizeof(u64);
 	}
@@ -268,38 +201,48 @@ int on_return(struct pt_regs *ctx)	/* the return of any function that returns a 
 		if (call->old_held)
 			count_free(&call->old, call->old.size, !call->rest);
 		if (!address || (!call->weight && call->kind < CALL_MMAP))
-			return 0;
-		/* a function that returns has given back all registers that it had to save */
-		thread->registers[0] = PT_REGS_FP(ctx);	/* arch.py: Registers.saved */
-		thread->registers[1] = ctx->bx;
-		thread->registers[2] = ctx->r12;
-		thread->registers[3] = ctx->r13;
-		thread->registers[4] = ctx->r14;
-		thread->registers[5] = ctx->r15;
-		stats = new_block(thread, pc, sp, &block, settings->phase == PHASE_COUNT);
+			return;
+		block.size = call->size;
+		block.weight = call->weight;
+		if (call->weight)
+			block.stack = stack_of(thread, settings, ctx, pc, sp);
 		if (settings->phase != PHASE_COUNT)
-			return 0;
-		if (stats && thread->stack.truncated == TRUNCATED)
-			lose(LOST_TRUNCATED);
+			return;
+		block.birth_ns = bpf_ktime_get_ns();
 	}
-	if (!hold(address, &block)) {
-		if (counted)
-			count_free(&block, block.size, 1);
-	} else if (stats) {
-		count_alloc(stats, &block);
+	held = call->kind < CALL_MMAP ? hold_block(address, &block) : hold_mapping(address, &block);
+	if (!held && counted)
+		count_free(&block, block.size, 1);
+	if (held && !counted && call->weight)
+		count_alloc(&block);
+}
+
+/* The entry of a function, or its end: which one, its cookie says, but for a session's program,
+ * which has one cookie for both (kernel commit d920179b3d48). */
+int on_call(struct pt_regs *ctx)
+{
+	u32 zero = 0;
+	u64 cookie = bpf_get_attach_cookie(ctx);
+	struct config *settings = config.lookup(&zero);
+
+	if (!settings || settings->phase == PHASE_OFF)
+		return SKIP_END;
+#ifdef SESSION
+	if (PT_REGS_IP(ctx) != bpf_get_func_ip(ctx))
+		cookie = COOKIE_EXIT;
+#endif
+	if (cookie == COOKIE_EXIT) {
+		leave(ctx, settings);
+		return SKIP_END;
 	}
-	return 0;
+	return enter(ctx, settings, cookie) ? 0 : SKIP_END;
 }
 
 int on_free(struct pt_regs *ctx)	/* free (block) */
 {
-	struct block_key key = key_of(PT_REGS_PARM1(ctx));
-	struct block *held = blocks.lookup(&key), block;
+	struct block block;
 
-	if (!held || held->mapping)
-		return 0;
-	block = *held;	/* the entry may be another block's once it is deleted */
-	if (!blocks.delete(&key))
+	if (take_block(PT_REGS_PARM1(ctx), &block))
 		count_free(&block, block.size, 1);
 	return 0;
 }

@@ -7,7 +7,9 @@
 /* perf_event_max_stack's default (kernel/events/callchain.c); a deeper stack is cut. */
 #define STACK_DEPTH_MAX 127
 
-/* The row for allocations whose stack found no room: bytes are never lost from the totals. */
+/* The number and the id of the row for allocations whose stack found no room: bytes are never lost
+ * from the totals. */
+#define STACK_UNFILED 0
 #define STACK_ID_UNFILED 1
 
 /* Libraries in one process that define malloc: its C library and one that takes its place. */
@@ -33,14 +35,16 @@ struct config {
 	} allocators[ALLOCATORS_MAX];	/* 0..0: none */
 };
 
-/* Names a live block. */
-struct block_key {
-	u64 address;		/* what the allocator returned */
+/* An address in a process. */
+struct place {
+	u64 address;
 	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
 	u32 zero;		/* padding is part of a hash key */
 };
 
-/* Which function a program was attached to, by what its arguments mean: the attach cookie. */
+/* Which function a program was attached to, by what its arguments mean: the attach cookie. With
+ * COOKIE_EXIT it runs where the function ends, at a ret or by a return probe. */
+#define COOKIE_EXIT 0x100
 enum entry {
 	ENTRY_MALLOC = 0,	/* (size) */
 	ENTRY_NEW,		/* (size), and an exception may end it */
@@ -63,22 +67,33 @@ enum call_kind {
 	CALL_MREMAP,		/* the same, and takes one mapping away */
 };
 
-/* A live block. */
+/* A live block, or a mapping that only munmap ends. */
 struct block {
 	u64 size;		/* bytes asked for; of mappings whole pages */
 	u64 birth_ns;		/* when the allocation returned */
-	u64 stack_id;		/* key of `stacks` and `stack_stats` */
+	u32 stack;		/* its stack's number */
 	u32 weight;		/* how many allocations it stands for (the sample rate then) */
-	u32 mapping;		/* 1: made by mmap or mremap, so only munmap ends it */
 };
 
-/* What one stack has done; every figure counts each block as often as its weight. */
+/* Live blocks whose addresses mix to the same number: 4 lines of cache, the first of which says
+ * whether a block is here. */
+#define SET_WAYS 7
+struct block_set {
+	u64 address[SET_WAYS];	/* 0: free; lowest bit set: being filled */
+	u64 spilled;		/* blocks that found no room here and lie in `spilled_blocks` */
+	struct block block[SET_WAYS];	/* valid where the address is */
+	u64 pad[3];
+};
+
+/* What one stack has done; every figure counts each block as often as its weight. A line of cache
+ * each: processors that count for two stacks do not disturb each other. */
 struct stack_stats {
 	u64 bytes;		/* outstanding bytes */
 	u64 allocs;		/* allocations so far */
 	u64 frees;		/* frees so far; outstanding blocks are allocs - frees */
 	u64 oldest_ns;		/* birth of the oldest block since the stack last held none */
 	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
+	u64 pad[3];
 };
 
 /* Whether a stack is whole. */
@@ -90,6 +105,7 @@ enum truncation {
 
 /* A call stack. */
 struct stack {
+	u64 id;			/* a mix of all that follows */
 	u32 depth;		/* frames used */
 	u32 truncated;		/* enum truncation */
 	u64 pc[STACK_DEPTH_MAX];	/* return addresses, innermost first; 0 past depth */
@@ -133,7 +149,7 @@ struct frame_rule {
 /* A stack that ends at a code address without a rule: what user space needs to answer with the
  * rule, and to complete this very stack from what lay on it. */
 struct question {
-	u64 stack_id;		/* the stack's key in `stacks`; nobody else has it */
+	u64 stack_id;		/* the stack's id, which no other has; 0: only the rules are wanted */
 	u64 pc;			/* code address without a rule */
 	u64 registers[SAVED_REGISTERS];	/* saved registers in that frame, in a rule's order */
 	u64 sp;			/* stack pointer in that frame, where the image begins */
@@ -159,11 +175,12 @@ enum loss {
 };
 
 _Static_assert(sizeof(struct config) == 104, "layout.py: CONFIG");
-_Static_assert(sizeof(struct block_key) == 16, "layout.py: BLOCK_KEY");
-_Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
-_Static_assert(sizeof(struct stack_stats) == 40, "layout.py: STACK_STATS");
+_Static_assert(sizeof(struct place) == 16, "layout.py: PLACE");
+_Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
+_Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
+_Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
 _Static_assert(sizeof(struct question) == 16472, "layout.py: QUESTION");
-_Static_assert(sizeof(struct stack) == 1024, "layout.py: STACK");
+_Static_assert(sizeof(struct stack) == 1032, "layout.py: STACK");
 
 #endif

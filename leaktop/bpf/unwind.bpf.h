@@ -5,101 +5,124 @@
  * the addresses that are asked for and no others, and answers with one rule an address. Frame
  * pointers are one such rule: what code without call-frame information is left with. */
 /* Rules. key: (code address, process), value: how to leave a frame there. */
-BPF_TABLE("hash", struct block_key, struct frame_rule, frame_rules, RULES_MAX);
+BPF_TABLE("hash", struct place, struct frame_rule, frame_rules, RULES_MAX);
+/* Grows when rules are taken back: stacks are not what they were by then. key: 0. */
+BPF_ARRAY(epoch, u64, 1);
 /* Stacks that need a rule, in order: struct question. */
 BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
 
 /* Where a walk is: the registers of the frame that it stands in. */
 struct walk {
-	u64 pc, sp, bp;
-	struct thread *thread;	/* has the other saved registers, lazily: few rules need one */
+	u64 pc, sp;
+	struct thread *thread;	/* has the saved registers, lazily: few rules need one */
 };
 
-/* The value of a register that the callee saves, in the frame where the walk stands. */
-static __always_inline int saved_register(const struct walk *walk, u32 i, u64 *value)
+/* Note that a word of the view decided how a stack goes on. */
+static __always_inline void note_word(struct thread *thread, u64 word)
+{
+	u64 count = thread->shape.count;
+
+	if (count < SHAPE_WORDS_MAX)
+		thread->shape.words[count] = word;
+	thread->shape.count = count + 1;	/* too many: then it is not kept */
+	if (word >= thread->shape.end)
+		thread->shape.end = word + 1;
+}
+
+/* Read a word of the stack, into thread->word: from the view where it is in there. (Into memory of
+ * a map: what the verifier does not track makes no states that differ.) */
+static __always_inline int read_word(struct thread *thread, u64 address)
+{
+	u64 offset = address - thread->view_start;
+
+	if (offset < thread->view_bytes && !(offset & 7)) {
+		offset = SAVED_REGISTERS + (offset >> 3 & (VIEW_STACK_BYTES / 8 - 1));
+		thread->word = thread->view[offset];
+		note_word(thread, offset);
+		return 0;
+	}
+	thread->shape.count = SHAPE_WORDS_MAX + 1;
+	return read_user(&thread->word, sizeof(thread->word), (void *)address);
+}
+
+/* Read a register that the callee saves, in the frame where the walk stands, into thread->word. */
+static __always_inline int read_register(struct thread *thread, u32 i)
 {
 	u64 at;
 
 	if (i >= SAVED_REGISTERS)
 		return -1;
-	at = walk->thread->saved_at[i];
-	*value = i ? walk->thread->registers[i] : walk->bp;
-	return i && at ? read_user(value, sizeof(*value), (void *)at) : 0;
+	at = thread->saved_at[i];
+	if (at)
+		return read_word(thread, at);
+	thread->word = thread->view[i];
+	note_word(thread, i);
+	return 0;
 }
 
 /* Step out of a frame that the kernel made to run a signal handler: the registers of what was
  * interrupted lie in its struct ucontext (arch/x86/include/uapi/asm/sigcontext.h). */
 static __always_inline int leave_signal_frame(struct walk *walk)
 {
+	struct thread *thread = walk->thread;
 	u64 context = walk->sp;
-	u64 pair[2];	/* sp, ip */
 
-	if (read_user(pair, sizeof(pair), (void *)(context + UCONTEXT_SP)))
+	if (read_word(thread, context + UCONTEXT_SP))
 		return -1;
-	if (read_user(&walk->bp, sizeof(u64), (void *)(context + UCONTEXT_BP)))
+	walk->sp = thread->word;
+	if (read_word(thread, context + UCONTEXT_IP))
 		return -1;
-	walk->thread->saved_at[1] = context + UCONTEXT_BX;
-	for (int i = 2; i < SAVED_REGISTERS; i++)	/* r12..r15 lie in a row */
-		walk->thread->saved_at[i] = context + UCONTEXT_R12 + (i - 2) * sizeof(u64);
-	walk->sp = pair[0];
 	/* it was interrupted at this address, not called from before it: rules are looked up, as
 	 * names are, for the byte before an address */
-	walk->pc = pair[1] + 1;
+	walk->pc = thread->word + 1;
+	thread->saved_at[0] = context + UCONTEXT_BP;
+	thread->saved_at[1] = context + UCONTEXT_BX;
+	for (int i = 2; i < SAVED_REGISTERS; i++)	/* r12..r15 lie in a row */
+		thread->saved_at[i] = context + UCONTEXT_R12 + (i - 2) * sizeof(u64);
 	return 0;
 }
 
 /* Step out of one frame by its rule. 0: done. */
 static __always_inline int leave_frame(struct walk *walk, const struct frame_rule *rule)
 {
-	u64 cfa, from, pair[2];	/* pair: saved frame pointer, return address */
+	struct thread *thread = walk->thread;
+	u64 cfa, from;
 
-	if (rule->base == BASE_SP)
-		cfa = walk->sp;
-	else if (saved_register(walk, rule->base - BASE_SAVED, &cfa))
+	thread->word = walk->sp;
+	if (rule->base != BASE_SP && read_register(thread, rule->base - BASE_SAVED))
 		return -1;
-	if (rule->flags & FLAG_LOADED &&
-	    read_user(&cfa, sizeof(cfa), (void *)(cfa + rule->load_offset)))
+	if (rule->flags & FLAG_LOADED && read_word(thread, thread->word + rule->load_offset))
 		return -1;
-	cfa += rule->cfa_offset;
+	cfa = thread->word + rule->cfa_offset;
 	if (cfa <= walk->sp)	/* a stack grows down; anything else would be a loop */
 		return -1;
-	from = rule->flags & FLAG_SLOTS_FROM_FP ? walk->bp : cfa;
-	for (int i = 1; i < SAVED_REGISTERS; i++) {
+	thread->word = cfa;
+	if (rule->flags & FLAG_SLOTS_FROM_FP && read_register(thread, 0))
+		return -1;
+	from = thread->word;
+	for (int i = 0; i < SAVED_REGISTERS; i++) {
 		s32 slot = (s8)rule->slots[i];
 
 		if (slot == SLOT_LOST)
-			walk->thread->saved_at[i] = 1;	/* no address: reading it fails */
+			thread->saved_at[i] = 1;	/* no address: reading it fails */
 		else if (slot != SLOT_SAME)
-			walk->thread->saved_at[i] = from + slot * 8;
+			thread->saved_at[i] = from + slot * 8;
 	}
-	if ((s8)rule->slots[0] == -2 && from == cfa) {	/* the frame pointer lies beside it */
-		if (read_user(pair, sizeof(pair), (void *)(cfa - 16)))
-			return -1;
-		walk->bp = pair[0];
-		walk->pc = pair[1];
-	} else {
-		s32 slot = (s8)rule->slots[0];
-
-		if (read_user(&walk->pc, sizeof(u64), (void *)(cfa - 8)))
-			return -1;
-		if (slot == SLOT_LOST)
-			walk->bp = 0;
-		else if (slot != SLOT_SAME &&
-			 read_user(&walk->bp, sizeof(u64), (void *)(from + slot * 8)))
-			return -1;
-	}
+	if (read_word(thread, cfa - 8))
+		return -1;
 	walk->sp = cfa;
+	walk->pc = thread->word;
 	return 0;
 }
 
-/* Copy the stack from `sp` on, as much as there is: a copy that goes beyond its mapping fails as a
- * whole, so one page less is tried. */
-static __always_inline u64 copy_stack(u8 *image, u64 sp)
+/* Copy `most` bytes, whole pages, of the stack from `sp` on, or as much as there is: a copy that
+ * goes beyond its mapping fails as a whole, so one page less is tried. */
+static __always_inline u64 copy_stack(void *image, const u32 most, u64 sp)
 {
-	u64 size = IMAGE_BYTES - (sp & (PAGE_SIZE - 1));
+	u64 size = most - (sp & (PAGE_SIZE - 1));
 
-	for (int i = 0; i < IMAGE_BYTES / PAGE_SIZE; i++) {	/* bound: the pages of an image */
-		if (size <= IMAGE_BYTES && !read_user(image, size, (void *)sp))
+	for (int i = 0; i < most / PAGE_SIZE; i++) {	/* bound: the pages of an image */
+		if (size <= most && !read_user(image, size, (void *)sp))
 			return size;
 		size -= PAGE_SIZE;
 	}
@@ -119,13 +142,12 @@ static __always_inline int ask(const struct walk *walk, u64 stack_id, u32 pid)
 	question->pid = pid;
 	question->lost = 0;
 	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
-		u64 value = 0;
-
-		if (saved_register(walk, i, &value))
+		walk->thread->word = 0;
+		if (read_register(walk->thread, i))
 			question->lost |= 1U << i;
-		question->registers[i] = value;
+		question->registers[i] = walk->thread->word;
 	}
-	question->image_size = copy_stack(question->image, walk->sp);
+	question->image_size = copy_stack(question->image, IMAGE_BYTES, walk->sp);
 	questions.ringbuf_submit(question, 0);
 	return 1;
 }
@@ -138,42 +160,76 @@ static __always_inline u64 mix(u64 id, u64 value)
 	return id ^ id >> 32;
 }
 
-/* Fill thread->stack with the stack that begins at `pc` and `sp` with thread->registers, and return
- * its id. */
-static __always_inline u64 take_stack(struct thread *thread, u64 pc, u64 sp)
+static __always_inline u32 epoch_now(void)
+{
+	u32 zero = 0;
+	u64 *now = epoch.lookup(&zero);
+
+	return now ? *now : 0;
+}
+
+/* Put the registers that a callee saves into the view. */
+static __always_inline void take_registers(struct thread *thread, const struct pt_regs *ctx)
+{
+	thread->view[0] = ctx->bp;	/* arch.py: Registers.saved */
+	thread->view[1] = ctx->bx;
+	thread->view[2] = ctx->r12;
+	thread->view[3] = ctx->r13;
+	thread->view[4] = ctx->r14;
+	thread->view[5] = ctx->r15;
+}
+
+/* Begin a walk at `pc` and `sp` with the registers that the view has. */
+static __always_inline struct walk begin_walk(struct thread *thread, u64 pc, u64 sp)
+{
+	struct walk walk = { .pc = pc, .sp = sp, .thread = thread };
+
+	thread->shape.epoch = epoch_now();	/* before any rule is looked up */
+	thread->shape.count = 0;
+	thread->shape.end = 0;
+	thread->view_start = sp;
+	thread->view_bytes = copy_stack(&thread->view[SAVED_REGISTERS], VIEW_STACK_BYTES, sp);
+	for (int i = 0; i < SAVED_REGISTERS; i++)
+		thread->saved_at[i] = 0;
+	return walk;
+}
+
+/* Step out of the frame that the walk stands in by the rule for its pc. 0: done. */
+static __always_inline int step(struct walk *walk, const struct frame_rule *rule)
+{
+	return rule->flags & FLAG_SIGNAL ? leave_signal_frame(walk) : leave_frame(walk, rule);
+}
+
+/* Fill thread->stack with the stack that begins at `pc` and `sp` with the registers in the view,
+ * and thread->shape with what decided it. */
+static __always_inline void take_stack(struct thread *thread, u64 pc, u64 sp)
 {
 	struct stack *stack = &thread->stack;
-	struct walk walk = {
-		.pc = pc, .sp = sp, .bp = thread->registers[0], .thread = thread,
-	};
-	struct block_key key = key_of(0);
+	struct walk walk = begin_walk(thread, pc, sp);
+	struct place place = place_of(0);
 	struct frame_rule *rule;
 	u64 id = 0x243f6a8885a308d3ULL;
 	int unknown = 0;
 
 	stack->depth = 0;
 	stack->truncated = TRUNCATED;
-	for (int i = 0; i < SAVED_REGISTERS; i++)
-		thread->saved_at[i] = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
 		stack->pc[i] = walk.pc;
 		stack->depth = i + 1;
 		id = mix(id, walk.pc);
-		key.address = walk.pc;
-		rule = frame_rules.lookup(&key);
+		place.address = walk.pc;
+		rule = frame_rules.lookup(&place);
 		if (!rule) {
 			unknown = 1;
+			thread->shape.count = SHAPE_WORDS_MAX + 1;	/* will be another one */
 			break;
 		}
 		if (rule->base == BASE_OUTERMOST) {
 			stack->truncated = WHOLE;
 			break;
 		}
-		if (rule->base == BASE_UNKNOWN)
-			break;
-		if (rule->flags & FLAG_SIGNAL ? leave_signal_frame(&walk)
-					      : leave_frame(&walk, rule))
+		if (rule->base == BASE_UNKNOWN || step(&walk, rule))
 			break;
 		if (!walk.pc) {	/* a stack that someone made by hand ends in 0 */
 			stack->truncated = WHOLE;
@@ -184,10 +240,10 @@ static __always_inline u64 take_stack(struct thread *thread, u64 pc, u64 sp)
 	if (unknown) {	/* an id of its own, so that it can be completed by itself */
 		u64 alone = mix(mix(id, bpf_ktime_get_ns()), bpf_get_current_pid_tgid()) | 2;
 
-		if (ask(&walk, alone, key.pid)) {
+		if (ask(&walk, alone, place.pid)) {
 			stack->truncated = ASKED;
-			return alone;
+			id = alone;
 		}
 	}
-	return id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
+	stack->id = id <= STACK_ID_UNFILED ? id + STACK_ID_UNFILED + 1 : id;
 }

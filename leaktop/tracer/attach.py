@@ -1,9 +1,11 @@
 """Puts loaded BPF programs on functions of one process, in the best way this kernel offers.
 
 uprobe-multi links (kernel commit 89ae89f53d20) attach all functions of a program at once and
-detach in milliseconds; links to perf events (kernel commit b89fbfbb854c) work on older kernels, one
-a probe. Which one works is found by trying. Both hang on descriptors alone: when the last one is
-closed, by us or by the kernel after kill -9, the probes are gone.
+detach in milliseconds; as sessions (kernel commit d920179b3d48) they run one program at a
+function's entry and at its return, and the entry says whether the return is of interest. Links to
+perf events (kernel commit b89fbfbb854c) work on older kernels, one a probe. Which one works is
+found by trying. All hang on descriptors alone: when the last one is closed, by us or by the kernel
+after kill -9, the probes are gone.
 """
 
 import ctypes as ct
@@ -12,6 +14,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -19,14 +22,20 @@ from typing import Protocol
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
-from leaktop.tracer.probes import Probe
+from leaktop.tracer.probes import Entry, Probe
 
+BPF_PROG_LOAD = 5
 BPF_LINK_CREATE = 28
+BPF_PROG_TYPE_KPROBE = 2
 BPF_PERF_EVENT = 41
 BPF_TRACE_UPROBE_MULTI = 48
+BPF_TRACE_UPROBE_SESSION = 57
 BPF_F_UPROBE_MULTI_RETURN = 1
 PERF_FLAG_FD_CLOEXEC = 8
 PMU = Path("/sys/bus/event_source/devices/uprobe")
+
+RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
+"""The smallest BPF program: r0 = 0; exit."""
 
 RETRY_S = 1.0
 """How long to try again where attaching fails for the moment, as it does for an instant beside
@@ -37,13 +46,26 @@ _FOR_THE_MOMENT = (errno.EINVAL, errno.EBUSY, errno.EAGAIN, errno.EINTR)
 _libc = ct.CDLL(None, use_errno=True)
 
 
+class Way(Enum):
+    """How probes are attached, best first; the texts are for people."""
+
+    SESSION = "uprobe session links"
+    MULTI = "uprobe-multi links"
+    PERF = "perf events"
+
+
+_LINKS = {Way.SESSION: BPF_TRACE_UPROBE_SESSION, Way.MULTI: BPF_TRACE_UPROBE_MULTI}
+WAY_VARIABLE = "LEAKTOP_ATTACH"
+"""Environment variable that names a way (session, multi, perf), for tests of each on one kernel."""
+
+
 class Attached:
     """What is attached; closing it detaches."""
 
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.skipped: list[tuple[Probe, str]] = []
-        """Optional probes that the kernel refused, with the reason."""
+        """Probes that the kernel refused, with the reason."""
         self._descriptors: list[int] = []
 
     def wants(self, probe: Probe) -> bool:
@@ -65,25 +87,30 @@ class Attacher(Protocol):
     """One way to attach."""
 
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
-        """Attach probes of one file, as far as required; what was attached goes to `attached`.
+        """Attach probes of one file; what was attached goes to `attached`, what was refused too.
 
-        ``path`` opens the very file that PID maps. Raises TracerError naming the probe.
+        ``path`` opens the very file that PID maps. Raises TracerError where PID is gone.
         """
         ...
 
 
 class MultiLink:
-    """uprobe-multi: one link for all functions that run the same program."""
+    """uprobe-multi: one link for all functions that run the same program.
 
-    def __init__(self, program: Program, arch: Architecture) -> None:
+    Without sessions there are two, one for their entries and one for their returns.
+    """
+
+    def __init__(self, program: Program, arch: Architecture, *, sessions: bool) -> None:
         self._program = program
         self._arch = arch
+        self._sessions = sessions
 
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
         """See Attacher."""
         groups: defaultdict[tuple[str, bool], list[Probe]] = defaultdict(list)
         for probe in probes:
-            groups[probe.program, probe.is_return_probe].append(probe)
+            if not (self._sessions and probe.is_return_probe):  # its entry's session sees it
+                groups[probe.program, probe.is_return_probe].append(probe)
         for together in groups.values():
             group = [probe for probe in together if attached.wants(probe)]
             if not group:
@@ -95,18 +122,21 @@ class MultiLink:
                     _one(probe, pid, attached, partial(self._link, path, pid, [probe]))
 
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
-        fd = self._program.load(probes[0].program, BPF_TRACE_UPROBE_MULTI)
+        first = probes[0]
+        # free has no end of interest, so no session
+        sessions = self._sessions and first.function.entry is not Entry.FREE
+        way = Way.SESSION if sessions else Way.MULTI
         offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
         cookies = (ct.c_uint64 * len(probes))(*(probe.cookie for probe in probes))
         name = ct.create_string_buffer(os.fsencode(path))
         attributes = _LinkCreate(
-            prog_fd=fd,
-            attach_type=BPF_TRACE_UPROBE_MULTI,
+            prog_fd=self._program.load(first.program, _LINKS[way]),
+            attach_type=_LINKS[way],
             path=ct.addressof(name),
             offsets=ct.addressof(offsets),
             cookies=ct.addressof(cookies),
             count=len(probes),
-            multi_flags=BPF_F_UPROBE_MULTI_RETURN if probes[0].is_return_probe else 0,
+            multi_flags=BPF_F_UPROBE_MULTI_RETURN if first.is_return_probe else 0,
             pid=pid,
         )
         size = ct.sizeof(attributes)
@@ -165,53 +195,65 @@ class PerfEvents:
             os.close(event)  # the link holds it
 
 
-def choose(program: Program, arch: Architecture) -> Attacher:
-    """Return the best way to attach that this kernel has, found by trying.
+def best_way(arch: Architecture) -> Way:
+    """Return the best way to attach that this kernel has, found by trying."""
+    wanted = os.environ.get(WAY_VARIABLE)
+    if wanted:
+        return Way[wanted.upper()]
+    for way, attach_type in _LINKS.items():
+        if _knows(arch, attach_type):
+            return way
+    return Way.PERF
 
-    A kernel that knows the link looks at the path before it refuses, and a folder is no file to
-    probe: EBADF. One that does not know it refuses the program or the kind of link.
+
+def attacher(way: Way, program: Program, arch: Architecture) -> Attacher:
+    """Return what attaches a program's probes that way; see ``best_way``."""
+    if way is Way.PERF:
+        return PerfEvents(program, arch)
+    return MultiLink(program, arch, sessions=way is Way.SESSION)
+
+
+def _knows(arch: Architecture, attach_type: int) -> bool:
+    """Whether the kernel has a kind of link.
+
+    One that does looks at the path before it refuses, and a folder is no file to probe: EBADF. One
+    that does not refuses the program or the kind of link.
     """
-    trial = "on_free"
+    code, license_ = ct.create_string_buffer(RETURN_0, len(RETURN_0)), ct.c_char_p(b"GPL")
     name, offsets = ct.create_string_buffer(b"/"), (ct.c_uint64 * 1)()
+    load = _ProgramLoad(
+        prog_type=BPF_PROG_TYPE_KPROBE,
+        count=len(RETURN_0) // 8,
+        code=ct.addressof(code),
+        license=ct.cast(license_, ct.c_void_p).value,
+        expected_attach_type=attach_type,
+    )
+    link = _LinkCreate(
+        attach_type=attach_type,
+        path=ct.addressof(name),
+        offsets=ct.addressof(offsets),
+        count=1,
+    )
     try:
-        attributes = _LinkCreate(
-            prog_fd=program.load(trial, BPF_TRACE_UPROBE_MULTI),
-            attach_type=BPF_TRACE_UPROBE_MULTI,
-            path=ct.addressof(name),
-            offsets=ct.addressof(offsets),
-            count=1,
-        )
-        _syscall(arch.sys_bpf, BPF_LINK_CREATE, ct.byref(attributes), ct.sizeof(attributes))
+        link.prog_fd = _syscall(arch.sys_bpf, BPF_PROG_LOAD, ct.byref(load), ct.sizeof(load))
+    except OSError:
+        return False
+    try:
+        _syscall(arch.sys_bpf, BPF_LINK_CREATE, ct.byref(link), ct.sizeof(link))
     except OSError as error:
-        if error.errno == errno.EBADF:
-            return MultiLink(program, arch)
-    program.unload(trial)
-    return PerfEvents(program, arch)
+        return error.errno == errno.EBADF
+    finally:
+        os.close(link.prog_fd)
+    return False
 
 
 def _one(probe: Probe, pid: int, attached: Attached, attach: Callable[[], int]) -> None:
     try:
         attached.add(_patiently(attach), [probe])
     except OSError as error:
-        if not probe.function.required:
-            attached.skipped.append((probe, error.strerror or str(error)))
-            return
-        raise TracerError(_refusal(probe, pid, error), exit_code=_exit_code(error)) from None
-
-
-def _refusal(probe: Probe, pid: int, error: OSError) -> str:
-    if error.errno == errno.ESRCH:
-        return f"process {pid} exited while leaktop was attaching"
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return f"the kernel does not let leaktop probe {probe}: {error.strerror}; run it as root"
-    return (
-        f"the probe on {probe} was refused: {error.strerror}; "
-        "is another tracer attached to the same process? Try again"
-    )
-
-
-def _exit_code(error: OSError) -> int:
-    return {errno.ESRCH: 4, errno.EPERM: 3, errno.EACCES: 3}.get(error.errno or 0, 1)
+        if error.errno == errno.ESRCH:
+            raise TracerError(f"process {pid} exited while leaktop was attaching", 4) from None
+        attached.skipped.append((probe, error.strerror or str(error)))
 
 
 def _patiently(attach: Callable[[], int]) -> int:
@@ -231,6 +273,25 @@ def _syscall(number: int, *arguments: object) -> int:
         reason = ct.get_errno()
         raise OSError(reason, os.strerror(reason))
     return result
+
+
+class _ProgramLoad(ct.Structure):
+    """``union bpf_attr`` of BPF_PROG_LOAD as far as it matters here (include/uapi/linux/bpf.h)."""
+
+    _fields_ = [
+        ("prog_type", ct.c_uint32),
+        ("count", ct.c_uint32),
+        ("code", ct.c_uint64),
+        ("license", ct.c_uint64),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_uint64),
+        ("kern_version", ct.c_uint32),
+        ("prog_flags", ct.c_uint32),
+        ("prog_name", ct.c_char * 16),
+        ("prog_ifindex", ct.c_uint32),
+        ("expected_attach_type", ct.c_uint32),
+    ]
 
 
 class _LinkCreate(ct.Structure):

@@ -1,14 +1,15 @@
-"""Sums over the live blocks, by batches of the kernel's map: never an object for each block."""
+"""Sums over the live blocks, some thousands at a time: never an object for each block."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from leaktop.model import Histogram, StackDetail
-from leaktop.tracer.loader import BpfMap
+from leaktop.tracer import layout
+from leaktop.tracer.loader import Program
 
 _NS = 1e-9
 AGE_EDGES_S = (0.0, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
@@ -28,29 +29,44 @@ class Held:
     birth_ns: int
     """Birth of the oldest."""
 
+    def plus(self, other: "Held") -> "Held":
+        """Return the sums over both."""
+        return Held(
+            self.bytes + other.bytes,
+            self.count + other.count,
+            min(self.birth_ns, other.birth_ns),
+        )
 
-def held_by_stack(blocks: BpfMap, born_before_ns: int) -> Mapping[int, Held]:
-    """Sum up, by stack, the live blocks born at or before a CLOCK_MONOTONIC time.
+
+def live_blocks(program: Program) -> Iterator[Array]:
+    """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
+    for sets in program.block_sets.chunks():
+        address = sets["address"]
+        yield sets["block"][(address != 0) & (address & layout.BEING_FILLED == 0)]
+    yield from program.spilled_blocks.chunks()
+    yield from program.mappings.chunks()
+
+
+def held_by_stack(chunks: Iterable[Array], born_before_ns: int) -> Mapping[int, Held]:
+    """Sum up, by number of stack, the live blocks born at or before a CLOCK_MONOTONIC time.
 
     Costs O(live blocks) time and O(stacks) memory.
     """
     total: dict[int, Held] = {}
-    for _, chunk in blocks.chunks():
+    for chunk in chunks:
         old = chunk[chunk["birth_ns"] <= born_before_ns]
-        ids, group = np.unique(old["stack_id"], return_inverse=True)
+        numbers, group = np.unique(old["stack"], return_inverse=True)
         weights = old["weight"].astype(np.int64)
-        size, count = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        size, count = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
         np.add.at(size, group, old["size"].astype(np.int64) * weights)
         np.add.at(count, group, weights)
-        birth = np.full(len(ids), np.iinfo(np.uint64).max, np.uint64)
+        birth = np.full(len(numbers), np.iinfo(np.uint64).max, np.uint64)
         np.minimum.at(birth, group, old["birth_ns"])
-        for stack_id, *sums in zip(
-            ids.tolist(), size.tolist(), count.tolist(), birth.tolist(), strict=True
+        for number, *sums in zip(
+            numbers.tolist(), size.tolist(), count.tolist(), birth.tolist(), strict=True
         ):
-            before = total.get(stack_id, Held(0, 0, sums[2]))
-            total[stack_id] = Held(
-                before.bytes + sums[0], before.count + sums[1], min(before.birth_ns, sums[2])
-            )
+            one = Held(*sums)
+            total[number] = total[number].plus(one) if number in total else one
     return total
 
 
@@ -78,20 +94,21 @@ class _Bands:
         )
 
 
-def detail_of(blocks: BpfMap, stack_id: int, parts: Sequence[int]) -> StackDetail:
-    """Read the live blocks of one stack, held under any of its ids, ``parts``.
+def detail_of(chunks: Iterable[Array], stack_id: int, numbers: Collection[int]) -> StackDetail:
+    """Read the live blocks of one stack, held under any of its numbers.
 
     Ages and sizes are exact but for sampling.
 
     Costs O(all live blocks) time, constant memory.
     """
+    wanted = np.array(sorted(numbers), np.uint32)
     now_ns = time.monotonic_ns()
     ages = _Bands(AGE_EDGES_S)
     sizes = _Bands((0.0, *(float(2**power) for power in range(SIZE_BANDS))))
     oldest = newest = None
     variance = 0.0
-    for _, chunk in blocks.chunks():
-        mine = chunk[np.isin(chunk["stack_id"], parts)]
+    for chunk in chunks:
+        mine = chunk[np.isin(chunk["stack"], wanted)]
         if not len(mine):
             continue
         # a block born while the map was being read has age 0

@@ -12,6 +12,7 @@ import numpy as np
 from leaktop.tracer import TracerError
 
 STACK_DEPTH_MAX = 127
+STACK_UNFILED = 0
 STACK_ID_UNFILED = 1
 ALLOCATORS_MAX = 4
 PHASE_FOLLOW, PHASE_COUNT = 1, 2
@@ -27,11 +28,18 @@ CONFIG = np.dtype(
         ("allocators", [("start", "u8"), ("end", "u8")], (ALLOCATORS_MAX,)),
     ]
 )
-BLOCK_KEY = np.dtype([("address", "u8"), ("pid", "u4"), ("zero", "u4")])
-BLOCK = np.dtype(
-    [("size", "u8"), ("birth_ns", "u8"), ("stack_id", "u8"), ("weight", "u4"), ("mapping", "u4")]
+PLACE = np.dtype([("address", "u8"), ("pid", "u4"), ("zero", "u4")])
+BLOCK = np.dtype([("size", "u8"), ("birth_ns", "u8"), ("stack", "u4"), ("weight", "u4")])
+SET_WAYS = 7
+BEING_FILLED = 1
+BLOCK_SET = np.dtype(
+    [
+        ("address", "u8", (SET_WAYS,)),
+        ("spilled", "u8"),
+        ("block", BLOCK, (SET_WAYS,)),
+        ("pad", "u8", (3,)),
+    ]
 )
-STACK_ID = np.dtype("u8")
 STACK_STATS = np.dtype(
     [
         ("bytes", "i8"),
@@ -39,9 +47,12 @@ STACK_STATS = np.dtype(
         ("frees", "i8"),
         ("oldest_ns", "u8"),
         ("oldest_freed", "u8"),
+        ("pad", "u8", (3,)),
     ]
 )
-STACK = np.dtype([("depth", "u4"), ("truncated", "u4"), ("pc", "u8", (STACK_DEPTH_MAX,))])
+STACK = np.dtype(
+    [("id", "u8"), ("depth", "u4"), ("truncated", "u4"), ("pc", "u8", (STACK_DEPTH_MAX,))]
+)
 
 SAVED_REGISTERS = 6
 FRAME_RULE = np.dtype(
@@ -69,7 +80,9 @@ QUESTION = np.dtype(
 
 STRUCTURES: dict[str, np.dtype[Any]] = {
     "config": CONFIG,
-    "blocks": BLOCK,
+    "block_sets": BLOCK_SET,
+    "spilled_blocks": BLOCK,
+    "mappings": BLOCK,
     "stack_stats": STACK_STATS,
     "stacks": STACK,
     "frame_rules": FRAME_RULE,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import Attached, Attacher, choose
-from leaktop.tracer.blocks import detail_of, held_by_stack
+from leaktop.tracer.attach import Attached, Attacher, Way, attacher, best_way
+from leaktop.tracer.blocks import Held, detail_of, held_by_stack, live_blocks
 from leaktop.tracer.loader import MAPPINGS_MAX, Capacity, Program
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.probes import probes_for
@@ -89,18 +89,19 @@ class LiveSource:
             raise
 
     def snapshot(self) -> Snapshot:
-        """Read every stack's counters: one batch of system calls, O(stacks)."""
+        """Read every stack's counters: O(stacks)."""
         program, stacks = self._running()
         self._over = self._over or self._process.why_over()
         self._attach_to_new_code()
-        ids, stats = program.stack_stats.read()
+        used = min(int(program.stack_count.entries[0]), self._capacity.stacks)
+        stats = program.stack_stats.entries[: used + 1].copy()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         self._learn_trampoline(called=bool(stats["allocs"].any()))
-        stacks.learn(ids.tolist())
-        counts = dict(zip(ids.tolist(), stats.tolist(), strict=True))
+        stacks.learn(used)
+        counts = _by_id(stacks.ids, stats)
         held = None
         if self._filters.older_s:
-            held = held_by_stack(program.blocks, now_ns - int(self._filters.older_s / _NS))
+            held = self._held_before(now_ns - int(self._filters.older_s / _NS))
         sites = sites_of(stacks, counts, held, now_ns)
         return Snapshot(
             time_ns=wall_ns,
@@ -127,7 +128,7 @@ class LiveSource:
     def detail(self, stack_id: int) -> StackDetail:
         """Read every live block once, in batches, and sum up those of one stack."""
         program, stacks = self._running()
-        return detail_of(program.blocks, stack_id, stacks.parts(stack_id))
+        return detail_of(live_blocks(program), stack_id, stacks.numbers(stack_id))
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
@@ -178,13 +179,12 @@ class LiveSource:
         self._allocators = find_allocators(self._process, self._choice, (), progress)
         require_allocator(self._process, self._choice, self._allocators)
         progress("compiling the BPF program")
-        older = min(len(self._process.mappings), MAPPINGS_MAX // 2)
-        self._capacity = replace(self._capacity, older_mappings=older)
-        program = self._program = Program(self._capacity)
-        unfiled = np.zeros((), layout.STACK_STATS)
-        program.stack_stats.update(layout.STACK_ID_UNFILED, unfiled)
-        self._attacher = choose(program, arch)
+        way = best_way(arch)
+        program = self._program = Program(self._capacity, sessions=way is Way.SESSION)
+        self._attacher = attacher(way, program, arch)
         self._attach(self._attacher, self._allocators, progress)
+        if not self._attached.probes:
+            raise TracerError(_nothing_attached(self._attached), exit_code=3)
         if self._process.why_over():
             raise TracerError(
                 f"process {self._process.pid} exited while leaktop was attaching",
@@ -218,10 +218,9 @@ class LiveSource:
         pid = self._process.kernel_pid
         if pid is None:
             return
-        for mapping in self._process.mappings[: self._capacity.older_mappings]:
+        for mapping in self._process.mappings[: MAPPINGS_MAX // 2]:
             size = mapping.end - mapping.start
-            block = (size, 0, layout.STACK_ID_UNFILED, 0, 1)
-            program.blocks.update((mapping.start, pid, 0), block)
+            program.mappings.update((mapping.start, pid, 0), (size, 0, layout.STACK_UNFILED, 0))
             program.mapping_ends.update((mapping.end, pid, 0), mapping.start)
 
     def _attach_to_new_code(self) -> None:
@@ -261,10 +260,34 @@ class LiveSource:
         if self._trampoline and self._program is not None:
             self._configure(self._program)
 
+    def _held_before(self, born_before_ns: int) -> Mapping[int, Held]:
+        # by id of the stack
+        program, stacks = self._running()
+        held: dict[int, Held] = {}
+        for number, one in held_by_stack(live_blocks(program), born_before_ns).items():
+            if number < len(stacks.ids):
+                stack_id = stacks.ids[number]
+                held[stack_id] = held[stack_id].plus(one) if stack_id in held else one
+        return held
+
     def _lost(
         self, program: Program, stacks: StackBook, counts: Mapping[int, Sequence[int]]
     ) -> Mapping[str, int]:
-        _, kernel = program.losses.read()
-        lost = dict(zip(LOSSES, kernel.tolist(), strict=True))
+        lost = {name: int(program.losses.lookup(i) or 0) for i, name in enumerate(LOSSES)}
         lost["truncated"] += sum(counts[stack_id][1] for stack_id in stacks.cut)
         return lost
+
+
+def _by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[int, ...]]:
+    # a number that two threads raced for has never counted, and its id counts under another
+    return {
+        stack_id: each for stack_id, (*each, _) in zip(ids, stats.tolist(), strict=False) if each[1]
+    }
+
+
+def _nothing_attached(attached: Attached) -> str:
+    probe, reason = attached.skipped[0]
+    return (
+        f"the kernel refused every probe, the one on {probe} since: {reason}; "
+        "run leaktop as root, and try again if another tracer is at work"
+    )

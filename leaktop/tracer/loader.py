@@ -6,6 +6,7 @@ The only importer of bcc, and only when a program is loaded.
 import contextlib
 import ctypes as ct
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,15 +19,28 @@ import numpy as np
 
 from leaktop.tracer import TracerError, layout
 
+_SHARED: Any = {"flags": mmap.MAP_SHARED, "prot": mmap.PROT_READ}
+_WINDOW = 4 << 20
+"""Bytes of a large array that are mapped at a time."""
+
 BPF_SOURCE = Path(__file__).resolve().parent.parent / "bpf"
 BATCH = 16384
 """Entries a batch read asks for at a time: the copy stays near a megabyte."""
 
-THREADS_MAX = 4096
-"""Threads inside an allocator at once; the map is an LRU, so more only evicts idle ones."""
+THREADS_MAX = 1024
+"""Threads inside an allocator at once, where the kernel cannot keep a thread's state with it; the map
+is an LRU, so more only evicts idle ones."""
 MAPPINGS_MAX = 65536
 """Live mappings whose end is known; the kernel's own limit for a process is about as high
 (vm.max_map_count)."""
+
+SHAPES = 4096
+"""Shapes of stacks that are kept, a power of two: 1 MB. A program that goes round through more
+stacks walks some of them each time."""
+
+KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
+"""Where a kernel that describes its types does so; by them programs keep state with a task, as they
+may since kernel commit a10787e6d58c, before there were attach cookies."""
 
 QUESTIONS_PAGES = 2048
 """Pages of the ring that questions come through, a power of two: 8 MB, room for 500 of them."""
@@ -48,11 +62,20 @@ class Capacity:
     """How much the kernel side can hold; memory for it is taken when tracing starts."""
 
     allocs: int = 1_000_000
+    """Live blocks that there is room for; by chance there may be room for more."""
     stacks: int = 16_384
     rules: int = 65_536
     """Call-frame rules, one for each code address on a stack."""
-    older_mappings: int = 0
-    """Mappings that are there already, which are held beside the allocations."""
+
+    @property
+    def block_sets(self) -> int:
+        """Sets of blocks, a power of two: 2 to 4 blocks in each of ``layout.SET_WAYS`` places."""
+        return 1 << max(4, (self.allocs // 4).bit_length())
+
+    @property
+    def spilled(self) -> int:
+        """Room for blocks that find their set full: about 1 in 60 where sets hold 4 on average."""
+        return max(64, self.allocs // 8)
 
 
 class BpfMap:
@@ -93,25 +116,18 @@ class BpfMap:
         keys = np.array([key], self._key)
         self._lib.bpf_delete_elem(self._fd, keys.ctypes.data)
 
-    def chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Yield (keys, values) until every entry was seen once, some thousands at a time.
+    def chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield values until every entry was seen once, some thousands at a time.
 
         One system call a chunk where the kernel has batch look-ups (kernel commit 057996380a42),
-        two an entry elsewhere. The arrays are reused: copy what is to be kept.
+        two an entry elsewhere. The array is used again: copy what is to be kept.
         """
         if self._batches:
             yield from self._batch_chunks()
         else:
             yield from self._single_chunks()
 
-    def read(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return the (keys, values) of all entries."""
-        parts = [(keys.copy(), values.copy()) for keys, values in self.chunks()]
-        if not parts:
-            return np.empty(0, self._key), np.empty(0, self._value)
-        return np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
-
-    def _batch_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    def _batch_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
         size = BATCH
         keys, values = np.empty(size, self._key), np.empty(size, self._value)
         position, following = ct.c_uint32(), ct.c_uint32()
@@ -138,32 +154,73 @@ class BpfMap:
                     return
                 raise self._failed("read")
             if count.value:
-                yield keys[: count.value], values[: count.value]
+                yield values[: count.value]
             if reason == errno.ENOENT:
                 return
             position.value = following.value
             begin = ct.byref(position)
 
-    def _single_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        keys, values = np.empty(BATCH, self._key), np.empty(BATCH, self._value)
+    def _single_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        values = np.empty(BATCH, self._value)
         key, value = np.empty(1, self._key), np.empty(1, self._value)
         used = 0
         more = self._lib.bpf_get_first_key(self._fd, key.ctypes.data, self._key.itemsize) == 0
         while more:
             # an entry that went meanwhile is passed over
             if self._lib.bpf_lookup_elem(self._fd, key.ctypes.data, value.ctypes.data) == 0:
-                keys[used], values[used] = key[0], value[0]
+                values[used] = value[0]
                 used += 1
             if used == BATCH:
-                yield keys, values
+                yield values
                 used = 0
             more = self._lib.bpf_get_next_key(self._fd, key.ctypes.data, key.ctypes.data) == 0
         if used:
-            yield keys[:used], values[:used]
+            yield values[:used]
 
     def _failed(self, verb: str) -> TracerError:
         reason = os.strerror(ct.get_errno())
         return TracerError(f"the kernel's map {self._name} cannot be {verb}: {reason}")
+
+
+class BpfArray:
+    """An array of the loaded program, as memory: reading it costs no system call.
+
+    Arrays can be mapped since kernel commit fc9702273e2e.
+    """
+
+    def __init__(self, fd: int, value: np.dtype[Any], count: int) -> None:
+        self._fd = fd
+        self._value = value
+        self._count = count
+        self._mapped: np.ndarray[Any, Any] | None = None
+
+    @property
+    def entries(self) -> np.ndarray[Any, Any]:
+        """All entries, as they are at the moment; copy what is to stay as it is."""
+        if self._mapped is None:
+            memory = mmap.mmap(self._fd, _in_pages(self._count * self._value.itemsize), **_SHARED)
+            self._mapped = np.frombuffer(memory, self._value, self._count)
+        return self._mapped
+
+    def chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all entries, some thousands at a time, which are mapped no longer than that.
+
+        So the memory of a large array does not come to be our own.
+        """
+        size = self._count * self._value.itemsize
+        for start in range(0, size, _WINDOW):
+            length = min(_WINDOW, size - start)
+            with mmap.mmap(self._fd, _in_pages(length), **_SHARED, offset=start) as memory:
+                entries = np.frombuffer(memory, self._value, length // self._value.itemsize).copy()
+            yield entries
+
+    def close(self) -> None:
+        """Let go of the memory, once nobody uses ``entries`` any more."""
+        self._mapped = None
+
+
+def _in_pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Program:
@@ -172,20 +229,27 @@ class Program:
     Raises TracerError where bcc is missing, does not compile it, or may not load it.
     """
 
-    def __init__(self, capacity: Capacity) -> None:
+    def __init__(self, capacity: Capacity, *, sessions: bool) -> None:
+        """``sessions``: compile what is attached by uprobe sessions."""
         # always our own headers, so that behaviour does not depend on what the host has
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF_SOURCE / "headers")
         bcc = _import_bcc()
         flags = [
             f"-I{BPF_SOURCE}",
-            f"-DBLOCKS_MAX={capacity.allocs + capacity.older_mappings}",
+            f"-DBLOCK_SETS={capacity.block_sets}",
+            f"-DSPILLED_MAX={capacity.spilled}",
             f"-DSTACKS_MAX={capacity.stacks}",
+            f"-DSHAPES={SHAPES}",
             f"-DTHREADS_MAX={THREADS_MAX}",
             f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
             f"-DRULES_MAX={capacity.rules}",
             f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
             f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
         ]
+        if sessions:
+            flags.append("-DSESSION")
+        if KERNEL_TYPES.exists():
+            flags.append("-DTASK_STORAGE")
         with _captured_stderr() as said:
             try:
                 self._bpf = bcc.BPF(text=_source(), cflags=flags)
@@ -196,11 +260,15 @@ class Program:
         self._closed = False
         self.config = self._map("config", np.dtype("u4"))
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
-        self.blocks = self._map("blocks", layout.BLOCK_KEY)
-        self.mapping_ends = self._map("mapping_ends", layout.BLOCK_KEY, np.dtype("u8"))
-        self.stack_stats = self._map("stack_stats", layout.STACK_ID)
-        self.stacks = self._map("stacks", layout.STACK_ID)
-        self.frame_rules = self._map("frame_rules", layout.BLOCK_KEY)
+        self.block_sets = self._array("block_sets", capacity.block_sets)
+        self.spilled_blocks = self._map("spilled_blocks", layout.PLACE)
+        self.mappings = self._map("mappings", layout.PLACE)
+        self.mapping_ends = self._map("mapping_ends", layout.PLACE, np.dtype("u8"))
+        self.stack_stats = self._array("stack_stats", capacity.stacks + 1)
+        self.stack_count = self._array("stack_count", 1, np.dtype("u8"))
+        self.stacks = self._map("stacks", np.dtype("u4"))
+        self.frame_rules = self._map("frame_rules", layout.PLACE)
+        self.epoch = self._map("epoch", np.dtype("u4"), np.dtype("u8"))
 
     def load(self, function: str, attach_type: int) -> int:
         """Load one program for a kind of attachment and return its descriptor, which stays ours.
@@ -219,12 +287,6 @@ class Program:
                 raise OSError(reason, os.strerror(reason), function) from None
         return int(loaded.fd)
 
-    def unload(self, function: str) -> None:
-        """Forget a loaded program, so that it can be loaded for another kind of attachment."""
-        loaded = self._bpf.funcs.pop(function.encode(), None)
-        if loaded is not None:
-            os.close(loaded.fd)
-
     def open_questions(self, answer: Callable[[bytes], None]) -> None:
         """Call ``answer`` with each ``struct question`` that ``poll_questions`` finds."""
 
@@ -242,14 +304,22 @@ class Program:
         """Free programs and maps; safe to call twice."""
         if not self._closed:
             self._closed = True
+            self.stack_stats.close()
+            self.stack_count.close()
             self._bpf.cleanup()
 
     def _map(self, name: str, key: np.dtype[Any], value: np.dtype[Any] | None = None) -> BpfMap:
         table = self._bpf[name.encode()]
-        if value is None:
-            layout.check(name, [field[0] for field in table.Leaf._fields_], ct.sizeof(table.Leaf))
-            value = layout.STRUCTURES[name]
-        return BpfMap(self._lib, table.map_fd, name, key, value)
+        return BpfMap(self._lib, table.map_fd, name, key, value or _checked(name, table))
+
+    def _array(self, name: str, count: int, value: np.dtype[Any] | None = None) -> BpfArray:
+        table = self._bpf[name.encode()]
+        return BpfArray(table.map_fd, value or _checked(name, table), count)
+
+
+def _checked(name: str, table: Any) -> np.dtype[Any]:
+    layout.check(name, [field[0] for field in table.Leaf._fields_], ct.sizeof(table.Leaf))
+    return layout.STRUCTURES[name]
 
 
 def _source() -> str:

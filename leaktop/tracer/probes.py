@@ -6,6 +6,9 @@ from enum import Enum
 
 from leaktop.elf import FileOffset
 
+COOKIE_EXIT = 0x100
+"""What tells an exit from an entry: COOKIE_EXIT of ``bpf/memleak.h``."""
+
 
 class Exit(Enum):
     """How the end of a call is seen."""
@@ -142,14 +145,12 @@ class Probe:
     @property
     def program(self) -> str:
         """Name of the BPF program (``bpf/memleak.bpf.c``)."""
-        if self.at_exit:
-            return "on_return"
-        return "on_free" if self.function.entry is Entry.FREE else "on_enter"
+        return "on_free" if self.function.entry is Entry.FREE else "on_call"
 
     @property
     def cookie(self) -> int:
         """What the program is told of where it runs (bpf_get_attach_cookie, bpf-helpers(7))."""
-        return max(self.function.entry.value, 0)
+        return COOKIE_EXIT if self.at_exit else max(self.function.entry.value, 0)
 
     @property
     def is_return_probe(self) -> bool:

@@ -1,7 +1,8 @@
 """The stacks seen so far: their frames, and which of them are one and the same."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from leaktop.model import Frame
@@ -31,14 +32,18 @@ _UNFILED = Stack(frames=(), locations=(), truncated=True)
 class StackBook:
     """Every stack that has ever counted, with its code normalised to files.
 
-    A stack that was cut because a rule was missing has an id of its own. The answer to its question
-    says how it went on; from then on it counts as the whole stack that it was.
+    The kernel side numbers stacks; what a stack is, its id says. A stack that was cut because a
+    rule was missing has an id of its own. The answer to its question says how it went on; from then
+    on it counts as the whole stack that it was.
     """
 
     def __init__(self, process: TargetProcess, stacks: BpfMap, unwinder: Unwinder) -> None:
         self._process = process
         self._kernel = stacks
         self._unwinder = unwinder
+        self._ids = [layout.STACK_ID_UNFILED]
+        self._numbers: defaultdict[int, list[int]] = defaultdict(list)
+        self._numbers[layout.STACK_ID_UNFILED].append(layout.STACK_UNFILED)
         self._known: dict[int, Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
         self._whole_of: dict[int, int] = {}
         self._asked: dict[int, tuple[int, ...]] = {}
@@ -49,14 +54,26 @@ class StackBook:
         """Stacks by id."""
         return self._known
 
-    def learn(self, ids: Iterable[int]) -> None:
-        """Take in the stacks that are new, while the target still maps their code."""
+    @property
+    def ids(self) -> Sequence[int]:
+        """Ids of the stacks that the kernel side has numbered, by number."""
+        return self._ids
+
+    def learn(self, count: int) -> None:
+        """Take in the stacks that are new, while the target still maps their code.
+
+        ``count`` is the highest number given away.
+        """
         captured = {}
-        for stack_id in ids:
-            if stack_id in self._known:
-                continue
-            stack = self._kernel.lookup(stack_id)
-            if stack is not None:
+        while len(self._ids) <= count:
+            number = len(self._ids)
+            stack = self._kernel.lookup(number)
+            if stack is None or not stack["id"]:  # its number is given away, but not it stored yet
+                break
+            stack_id = int(stack["id"])
+            self._ids.append(stack_id)
+            self._numbers[stack_id].append(number)
+            if stack_id not in self._known:
                 pcs = tuple(stack["pc"][: stack["depth"]].tolist())
                 captured[stack_id] = pcs, int(stack["truncated"])
         if not all(self._process.knows(pcs) for pcs, _ in captured.values()):
@@ -71,9 +88,10 @@ class StackBook:
         """Return the id of the stack that a cut one was, or the stack's own."""
         return self._whole_of.get(stack_id, stack_id)
 
-    def parts(self, stack_id: int) -> list[int]:
-        """Return all ids under which a stack has counted."""
-        return [stack_id, *(part for part, whole in self._whole_of.items() if whole == stack_id)]
+    def numbers(self, stack_id: int) -> list[int]:
+        """Return all numbers under which a stack has counted."""
+        parts = [part for part, whole in self._whole_of.items() if whole == stack_id]
+        return [number for each in (stack_id, *parts) for number in self._numbers.get(each, ())]
 
     @property
     def cut(self) -> Iterable[int]:

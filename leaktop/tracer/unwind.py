@@ -136,6 +136,7 @@ class Unwinder:
         self._refused = 0
         self.last_question = 0.0
         """time.monotonic() of the last question."""
+        self._epoch = 0  # grows whenever rules are taken back
         self.problem: str | None = None
         """What went wrong last, for people."""
         self.completions: dict[int, Rest | None] = {}
@@ -205,9 +206,10 @@ class Unwinder:
             with contextlib.suppress(OutsideImageError):
                 rest = walk_on(frame, image, self._give, self._registers)
         finally:  # whoever waits for this one must not wait for ever
-            if len(self.completions) >= _COMPLETIONS_MAX:
-                self.completions.pop(next(iter(self.completions)), None)
-            self.completions[int(question["stack_id"])] = rest
+            if stack_id := int(question["stack_id"]):
+                if len(self.completions) >= _COMPLETIONS_MAX:
+                    self.completions.pop(next(iter(self.completions)), None)
+                self.completions[stack_id] = rest
 
     def _give(self, pc: int) -> FrameRule:
         known = self._given.get(pc)
@@ -256,6 +258,8 @@ class Unwinder:
             if any(start < pc <= end for start, end, *_ in changed):
                 del self._given[pc]
                 self._program.frame_rules.delete((pc, self._kernel_pid, 0))
+        self._epoch += 1
+        self._program.epoch.update(0, self._epoch)
 
 
 def _bytes(slots: tuple[int, ...]) -> list[int]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,44 +13,33 @@ from hypothesis import strategies as st
 from leaktop.model import Histogram
 from leaktop.tracer import layout
 from leaktop.tracer.blocks import AGE_EDGES_S, SIZE_BANDS, detail_of, held_by_stack
-from leaktop.tracer.loader import BpfMap
 
 SECOND = 10**9
 FIRST_BIRTH = 10**9
-STACKS = (2, 3, 2**63 + 5, 2**64 - 1)
+STACKS = (0, 3, 5, 16_384)
 
 
 class Block(NamedTuple):
     size: int
     birth_ns: int
-    stack_id: int
+    stack: int
     weight: int = 1
 
 
-class Chunks:
-    """What a map yields: views of arrays that it uses again for the next chunk."""
-
-    def __init__(self, *chunks: list[Block]) -> None:
-        self._chunks = chunks
-
-    def chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        most = max((len(chunk) for chunk in self._chunks), default=0)
-        keys, values = np.empty(most, layout.BLOCK_KEY), np.empty(most, layout.BLOCK)
-        for chunk in self._chunks:
-            for i, block in enumerate(chunk):
-                values[i] = (*block, 0)
-            yield keys[: len(chunk)], values[: len(chunk)]
-
-
-def as_map(*chunks: list[Block]) -> BpfMap:
-    return cast("BpfMap", Chunks(*chunks))
+def as_chunks(*chunks: list[Block]) -> Iterator[np.ndarray[Any, Any]]:
+    """What a map yields: views of an array that it uses again for the next chunk."""
+    values = np.empty(max((len(chunk) for chunk in chunks), default=0), layout.BLOCK)
+    for chunk in chunks:
+        for i, block in enumerate(chunk):
+            values[i] = tuple(block)
+        yield values[: len(chunk)]
 
 
 blocks = st.builds(
     Block,
     size=st.integers(0, 2**47),
     birth_ns=st.integers(FIRST_BIRTH, FIRST_BIRTH + 20),
-    stack_id=st.sampled_from(STACKS),
+    stack=st.sampled_from(STACKS),
     weight=st.sampled_from((1, 2, 10, 1000)),
 )
 chunked = st.lists(st.lists(blocks, max_size=12), max_size=4)
@@ -60,20 +49,20 @@ chunked = st.lists(st.lists(blocks, max_size=12), max_size=4)
 def test_held_by_stack(chunks: list[list[Block]], born_before_ns: int) -> None:
     expected = {}
     old = [block for chunk in chunks for block in chunk if block.birth_ns <= born_before_ns]
-    for stack_id in {block.stack_id for block in old}:
-        mine = [block for block in old if block.stack_id == stack_id]
-        expected[stack_id] = (
+    for stack in {block.stack for block in old}:
+        mine = [block for block in old if block.stack == stack]
+        expected[stack] = (
             sum(block.size * block.weight for block in mine),
             sum(block.weight for block in mine),
             min(block.birth_ns for block in mine),
         )
-    held = held_by_stack(as_map(*chunks), born_before_ns)
+    held = held_by_stack(as_chunks(*chunks), born_before_ns)
     assert {i: (sums.bytes, sums.count, sums.birth_ns) for i, sums in held.items()} == expected
 
 
 def test_held_by_stack_of_nothing() -> None:
-    assert held_by_stack(as_map(), 1) == {}
-    assert held_by_stack(as_map([]), 1) == {}
+    assert held_by_stack(as_chunks(), 1) == {}
+    assert held_by_stack(as_chunks([]), 1) == {}
 
 
 def bands(histogram: Histogram) -> dict[float, tuple[int, int]]:
@@ -89,12 +78,12 @@ def lower_edge_of_size(size: int) -> float:
 
 @given(chunked, st.sampled_from(STACKS))
 def test_detail_of_sizes(chunks: list[list[Block]], stack_id: int) -> None:
-    mine = [block for chunk in chunks for block in chunk if block.stack_id == stack_id]
+    mine = [block for chunk in chunks for block in chunk if block.stack == stack_id]
     expected: dict[float, tuple[int, int]] = {}
     for block in mine:
         size, count = expected.get(edge := lower_edge_of_size(block.size), (0, 0))
         expected[edge] = (size + block.size * block.weight, count + block.weight)
-    detail = detail_of(as_map(*chunks), stack_id, [stack_id])
+    detail = detail_of(as_chunks(*chunks), stack_id, [stack_id])
     assert detail.stack_id == stack_id
     assert bands(detail.sizes) == expected
     # all were born in the first second since boot, so all are of one age band
@@ -105,13 +94,13 @@ def test_detail_of_sizes(chunks: list[list[Block]], stack_id: int) -> None:
 
 
 def test_detail_of_a_stack_that_holds_nothing() -> None:
-    detail = detail_of(as_map([Block(8, FIRST_BIRTH, 2)]), 3, [3])
+    detail = detail_of(as_chunks([Block(8, FIRST_BIRTH, 2)]), 3, [3])
     assert (detail.oldest_s, detail.newest_s, detail.bytes_error) == (None, None, 0.0)
     assert (detail.ages, detail.sizes) == (Histogram((0.0,), (0,), (0,)),) * 2
 
 
 def test_without_sampling_there_is_no_error() -> None:
-    assert detail_of(as_map([Block(8, 1, 2), Block(16, 1, 2)]), 2, [2]).bytes_error == 0.0
+    assert detail_of(as_chunks([Block(8, 1, 2), Block(16, 1, 2)]), 2, [2]).bytes_error == 0.0
 
 
 def test_blocks_fall_into_the_band_of_their_age() -> None:
@@ -123,7 +112,7 @@ def test_blocks_fall_into_the_band_of_their_age() -> None:
     born = [
         Block(i + 1, now - int(age * SECOND), 2) for i, age in enumerate(ages) if age * SECOND < now
     ]
-    detail = detail_of(as_map(born[:3], born[3:]), 2, [2])
+    detail = detail_of(as_chunks(born[:3], born[3:]), 2, [2])
     assert bands(detail.ages) == {
         edge: (block.size, 1) for edge, block in zip(AGE_EDGES_S, born, strict=False)
     }
@@ -132,7 +121,7 @@ def test_blocks_fall_into_the_band_of_their_age() -> None:
 def test_oldest_and_newest_over_all_chunks() -> None:
     now = time.monotonic_ns()
     births = [now - 3 * SECOND, now - 7 * SECOND, now - 5 * SECOND]
-    detail = detail_of(as_map(*([Block(1, birth, 2)] for birth in births)), 2, [2])
+    detail = detail_of(as_chunks(*([Block(1, birth, 2)] for birth in births)), 2, [2])
     after = time.monotonic_ns()
     assert detail.oldest_s is not None
     assert detail.newest_s is not None
@@ -141,13 +130,13 @@ def test_oldest_and_newest_over_all_chunks() -> None:
 
 
 def test_a_block_born_while_the_map_is_read_has_age_0() -> None:
-    detail = detail_of(as_map([Block(1, time.monotonic_ns() + 3600 * SECOND, 2)]), 2, [2])
+    detail = detail_of(as_chunks([Block(1, time.monotonic_ns() + 3600 * SECOND, 2)]), 2, [2])
     assert (detail.oldest_s, detail.newest_s) == (0.0, 0.0)
     assert bands(detail.ages) == {0.0: (1, 1)}
 
 
 def test_histograms_end_one_band_after_the_last_in_use() -> None:
-    detail = detail_of(as_map([Block(5, time.monotonic_ns(), 2)]), 2, [2])
+    detail = detail_of(as_chunks([Block(5, time.monotonic_ns(), 2)]), 2, [2])
     assert detail.sizes == Histogram((0.0, 1.0, 2.0, 4.0, 8.0), (0, 0, 0, 5, 0), (0, 0, 0, 1, 0))
 
 

@@ -8,12 +8,14 @@ import pytest
 from leaktop.model import LOSSES
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.loader import BPF_SOURCE
+from leaktop.tracer.probes import COOKIE_EXIT
 
 HEADER = re.sub(r"/\*.*?\*/", "", (BPF_SOURCE / "memleak.h").read_text(), flags=re.DOTALL)
 STRUCTURES = {
     "config": layout.CONFIG,
-    "block_key": layout.BLOCK_KEY,
+    "place": layout.PLACE,
     "block": layout.BLOCK,
+    "block_set": layout.BLOCK_SET,
     "stack_stats": layout.STACK_STATS,
     "stack": layout.STACK,
     "frame_rule": layout.FRAME_RULE,
@@ -41,10 +43,11 @@ def fields(name: str) -> list[tuple[str, int, int]]:
         assert names[0] == "u64"
         pairs.append((array, 8 * len(names[1:]), length_of(length)))
     body = re.sub(r"struct {[^}]*} \w+\[\w+\];", "", body)
+    WIDTHS["struct block"] = 24  # asserted there, and compared here
     plain = [
         (field, WIDTHS[width], length_of(length) if length else 1)
         for width, field, length in re.findall(
-            r"(u64|u32|s32|u8) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
+            r"(u64|u32|s32|u8|struct block) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
         )
     ]
     return plain + pairs  # in the one structure that has pairs they come last
@@ -59,6 +62,18 @@ def described(dtype: np.dtype[np.void]) -> list[tuple[str, int, int]]:
         width = item.base.itemsize
         described.append((name, width, item.itemsize // width))
     return described
+
+
+def test_a_mark_in_an_address_is_the_same() -> None:
+    found = re.search(r"#define BEING_FILLED (\d+)", (BPF_SOURCE / "blocks.bpf.h").read_text())
+    assert found
+    assert int(found[1]) == layout.BEING_FILLED
+
+
+def test_the_cookie_of_an_exit_is_the_same() -> None:
+    found = re.search(r"#define COOKIE_EXIT (0x\w+)", HEADER)
+    assert found
+    assert int(found[1], 16) == COOKIE_EXIT
 
 
 def enum(name: str) -> list[str]:
@@ -89,6 +104,8 @@ def test_constants_are_the_same() -> None:
     known = constants()
     assert known["STACK_DEPTH_MAX"] == layout.STACK_DEPTH_MAX
     assert known["STACK_ID_UNFILED"] == layout.STACK_ID_UNFILED
+    assert known["STACK_UNFILED"] == layout.STACK_UNFILED
+    assert known["SET_WAYS"] == layout.SET_WAYS
     assert known["ALLOCATORS_MAX"] == layout.ALLOCATORS_MAX
 
 
@@ -119,10 +136,10 @@ def test_a_map_as_it_is_read_passes(name: str) -> None:
 
 def test_a_map_of_other_fields_or_size_is_refused() -> None:
     names = list(layout.BLOCK.names or ())
-    with pytest.raises(TracerError, match="blocks") as refusal:
-        layout.check("blocks", names[::-1], layout.BLOCK.itemsize)
+    with pytest.raises(TracerError, match="mappings") as refusal:
+        layout.check("mappings", names[::-1], layout.BLOCK.itemsize)
     assert "install" in str(refusal.value)
-    with pytest.raises(TracerError, match="blocks"):
-        layout.check("blocks", names, layout.BLOCK.itemsize + 8)
-    with pytest.raises(TracerError, match="blocks"):
-        layout.check("blocks", names[:-1], layout.BLOCK.itemsize)
+    with pytest.raises(TracerError, match="mappings"):
+        layout.check("mappings", names, layout.BLOCK.itemsize + 8)
+    with pytest.raises(TracerError, match="mappings"):
+        layout.check("mappings", names[:-1], layout.BLOCK.itemsize)

@@ -15,7 +15,7 @@ import sys
 from leaktop.tracer import TracerError
 from leaktop.tracer.loader import Capacity, Program
 try:
-    Program(Capacity())
+    Program(Capacity(), sessions=False)
 except TracerError as error:
     print(error.exit_code)
     print(error)

@@ -130,8 +130,8 @@ def test_all_returns_are_probed_before_any_entry() -> None:
         "munmap",
     ]
     assert [probe.program for probe in planned] == [
-        *("on_return", "on_return"),
-        *("on_enter", "on_free", "on_enter", "on_enter"),
+        *("on_call", "on_call"),
+        *("on_call", "on_free", "on_call", "on_call"),
     ]
     assert [probe.offset for probe in planned] == [1, 3, 1, 2, 3, 4]
 
@@ -145,9 +145,9 @@ def test_ret_instructions_are_probed_as_instructions() -> None:
     exits = (FileOffset(5), FileOffset(9))
     planned = list(probes_for([Traced(new, FileOffset(1), exits)]))
     assert [(each.offset, each.program, each.is_return_probe) for each in planned] == [
-        (5, "on_return", False),
-        (9, "on_return", False),
-        (1, "on_enter", False),
+        (5, "on_call", False),
+        (9, "on_call", False),
+        (1, "on_call", False),
     ]
 
 

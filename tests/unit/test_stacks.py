@@ -41,17 +41,18 @@ class FakeProcess:
 
 class FakeMap:
     def __init__(self) -> None:
-        self.stacks: dict[int, np.void] = {}
+        self.stacks: list[np.void] = [np.zeros(1, layout.STACK)[0]]
 
     def add(self, key: int, pcs: tuple[int, ...], truncation: int) -> int:
         stack = np.zeros((), layout.STACK)
+        stack["id"] = key
         stack["depth"], stack["truncated"] = len(pcs), truncation
         stack["pc"][: len(pcs)] = pcs
-        self.stacks[key] = stack.reshape(1)[0]
+        self.stacks.append(stack.reshape(1)[0])
         return key
 
-    def lookup(self, key: int) -> np.void | None:
-        return self.stacks.get(key)
+    def lookup(self, number: int) -> np.void | None:
+        return self.stacks[number] if number < len(self.stacks) else None
 
 
 class FakeUnwinder:
@@ -68,6 +69,9 @@ class Scene:
             cast("Unwinder", self.unwinder),
         )
 
+    def learn(self) -> None:
+        self.book.learn(len(self.map.stacks) - 1)
+
     def addresses(self, key: int) -> tuple[int, ...]:
         return tuple(frame.address for frame in self.book.known[key].frames)
 
@@ -83,7 +87,7 @@ PCS = (0x1001, 0x1002, 0x1003)
 
 def test_a_whole_stack(scene: Scene) -> None:
     key = scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
-    scene.book.learn([key])
+    scene.learn()
     assert scene.addresses(key) == PCS
     assert [frame.module for frame in scene.book.known[key].frames] == ["a.so"] * 3
     assert not scene.book.known[key].truncated
@@ -96,9 +100,9 @@ def test_a_cut_stack_counts_as_the_whole_that_it_was(scene: Scene) -> None:
     whole = scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
     parts = [scene.map.add(0x77, PCS[:1], ASKED), scene.map.add(0x78, PCS[:2], ASKED)]
     scene.unwinder.completions = {0x77: Rest(PCS[1:], WHOLE), 0x78: Rest(PCS[2:], WHOLE)}
-    scene.book.learn([*parts, whole])
+    scene.learn()
     assert [scene.book.whole(key) for key in parts] == [whole, whole]
-    assert sorted(scene.book.parts(whole)) == sorted([whole, *parts])
+    assert sorted(scene.book.numbers(whole)) == [1, 2, 3]
     assert list(scene.book.cut) == []
     assert not scene.unwinder.completions
 
@@ -106,7 +110,7 @@ def test_a_cut_stack_counts_as_the_whole_that_it_was(scene: Scene) -> None:
 def test_the_whole_may_never_have_counted_itself(scene: Scene) -> None:
     part = scene.map.add(0x77, PCS[:1], ASKED)
     scene.unwinder.completions[part] = Rest(PCS[1:], WHOLE)
-    scene.book.learn([part])
+    scene.learn()
     whole = scene.book.whole(part)
     assert whole == stack_id(PCS, WHOLE)
     assert scene.addresses(whole) == PCS
@@ -116,18 +120,18 @@ def test_the_whole_may_never_have_counted_itself(scene: Scene) -> None:
 def test_stacks_that_differ_further_out_stay_apart(scene: Scene) -> None:
     parts = [scene.map.add(key, PCS[:2], ASKED) for key in (0x77, 0x78)]
     scene.unwinder.completions = {0x77: Rest((0x1003,), WHOLE), 0x78: Rest((0x1004,), WHOLE)}
-    scene.book.learn(parts)
+    scene.learn()
     assert scene.book.whole(0x77) != scene.book.whole(0x78)
 
 
 def test_an_answer_may_come_later(scene: Scene) -> None:
     part = scene.map.add(0x77, PCS[:1], ASKED)
-    scene.book.learn([part])
+    scene.learn()
     assert scene.book.known[part].truncated
     assert scene.book.whole(part) == part
     assert list(scene.book.cut) == [part]
     scene.unwinder.completions[part] = Rest(PCS[1:], WHOLE)
-    scene.book.learn([part])
+    scene.learn()
     assert scene.book.whole(part) == stack_id(PCS, WHOLE)
     assert list(scene.book.cut) == []
 
@@ -135,7 +139,7 @@ def test_an_answer_may_come_later(scene: Scene) -> None:
 def test_a_copy_that_was_too_short(scene: Scene) -> None:
     part = scene.map.add(0x77, PCS[:1], ASKED)
     scene.unwinder.completions[part] = None
-    scene.book.learn([part])
+    scene.learn()
     assert scene.book.whole(part) == part
     assert scene.book.known[part].truncated
     assert list(scene.book.cut) == [part]
@@ -144,7 +148,7 @@ def test_a_copy_that_was_too_short(scene: Scene) -> None:
 def test_a_walk_that_ends_without_a_rule(scene: Scene) -> None:
     part = scene.map.add(0x77, PCS[:1], ASKED)
     scene.unwinder.completions[part] = Rest(PCS[1:], TRUNCATED)
-    scene.book.learn([part])
+    scene.learn()
     whole = scene.book.whole(part)
     assert whole == stack_id(PCS, TRUNCATED)
     assert scene.book.known[whole].truncated
@@ -156,7 +160,7 @@ def test_a_walk_that_ends_without_a_rule(scene: Scene) -> None:
 def test_as_deep_as_the_kernel_goes(scene: Scene, rest: int, truncation: int) -> None:
     part = scene.map.add(0x77, PCS[:1], ASKED)
     scene.unwinder.completions[part] = Rest((0x1005,) * rest, WHOLE)
-    scene.book.learn([part])
+    scene.learn()
     pcs = (PCS[0], *(0x1005,) * 126)
     assert scene.book.whole(part) == stack_id(pcs, truncation)
     assert (list(scene.book.cut) == [part]) == (truncation == TRUNCATED)
@@ -165,18 +169,18 @@ def test_as_deep_as_the_kernel_goes(scene: Scene, rest: int, truncation: int) ->
 def test_new_code_is_looked_for(scene: Scene) -> None:
     pcs = (0x1001, 0x9001)
     key = scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE)
-    scene.book.learn([key])
+    scene.learn()
     assert scene.process.refreshed == 1
     assert [frame.module for frame in scene.book.known[key].frames] == ["a.so", "b.so"]
 
 
 def test_blocks_without_a_stack(scene: Scene) -> None:
-    scene.book.learn([layout.STACK_ID_UNFILED])
+    scene.learn()
     unfiled = scene.book.known[layout.STACK_ID_UNFILED]
     assert unfiled.truncated
     assert unfiled.frames == ()
 
 
 def test_a_stack_that_is_not_there(scene: Scene) -> None:
-    scene.book.learn([0x99])
+    scene.learn()
     assert 0x99 not in scene.book.known

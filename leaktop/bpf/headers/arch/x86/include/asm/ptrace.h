@@ -14,6 +14,7 @@ struct pt_regs {
 #define UCONTEXT_R12 72		/* r12, r13, r14, r15 */
 #define UCONTEXT_BP 120
 #define UCONTEXT_BX 128
-#define UCONTEXT_SP 160		/* sp, ip */
+#define UCONTEXT_SP 160
+#define UCONTEXT_IP 168
 
 #endif

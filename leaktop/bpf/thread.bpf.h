@@ -1,0 +1,98 @@
+/* What is known of a thread between the entry of an allocator call and its end. Part of
+ * memleak.bpf.c. */
+
+/* How the end of a call is seen. */
+enum call_end {
+	END_BY_TRAP = 0,	/* by a return probe, for which the kernel changed the return address */
+	END_AT_RET,		/* by probes on the function's ret instructions */
+	END_UNSEEN,		/* not at all: it was left out, and its return probe skipped */
+};
+
+/* A thread's outermost allocator call. Only that one counts: what malloc calls inside, mmap for
+ * an arena say, is its own business. */
+struct call {
+	u64 sp;			/* user stack pointer at entry; 0: no call is open */
+	u64 function;		/* where it was entered */
+	u64 size;		/* bytes asked for */
+	u32 kind;		/* enum call_kind */
+	u32 weight;		/* what a kept block counts; 0: filtered or sampled out */
+	u32 end;		/* enum call_end */
+	u32 old_held;		/* 1: `old` is valid */
+	u64 caller;		/* its return address, unless `end` is END_BY_TRAP */
+	u64 result;		/* posix_memalign: where it stores the block's address */
+	u64 old_address;	/* realloc, mremap: the block that goes if the call succeeds */
+	struct block old;	/* that block, taken off the books while the call runs */
+	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
+	u64 rest_in_front;	/* 1: they lie before `old`, else after it */
+};
+
+/* What a stack can be read from: the registers that a callee saves, in a rule's order, then the
+ * stack from the stack pointer on. One array, so that a word of either has one number. */
+#define VIEW_STACK_BYTES 8192
+#define VIEW_WORDS (SAVED_REGISTERS + VIEW_STACK_BYTES / 8)
+
+/* Most words that a shape has; a walk that needs more is done each time. */
+#define SHAPE_WORDS_MAX 96
+
+/* Where in a view the words lie that decide how a stack goes on. Whoever finds the same words
+ * there, begins at the same pc and sp and has the same rules, has the same stack. */
+struct shape {
+	u64 pc, sp;		/* where the walk began */
+	u64 check;		/* of the words, and of the fields below */
+	u32 pid;		/* process (tgid) */
+	u32 epoch;		/* value of `epoch` then */
+	u32 stack;		/* number of the stack */
+	u32 truncated;		/* enum truncation */
+	u64 end;		/* the highest of the words, plus 1 */
+	u64 count;		/* words */
+	u16 words[SHAPE_WORDS_MAX];	/* their numbers */
+};
+
+/* One thread's state. What takes a stack lies here and not in per-CPU memory, since uprobe programs
+ * can be preempted by another thread's (bpf_prog_run_array_uprobe, kernel commit 8c7dcb84e3b7,
+ * disables migration only). */
+struct thread {
+	struct call call;
+	struct stack stack;	/* the stack of the call that is returning */
+	struct shape shape;	/* the shape of that stack */
+	/* Where on the stack each saved register was met last; 0: it is still in the register, 1: it
+	 * cannot be followed. In map memory, of which the verifier tracks no contents: fewer states. */
+	u64 saved_at[SAVED_REGISTERS];
+	u64 word;		/* what was read last */
+	u64 view_start;		/* the stack pointer that the view begins at */
+	u64 view_bytes;		/* how much of the stack is in the view */
+	u64 view[VIEW_WORDS];
+};
+
+#ifdef TASK_STORAGE
+/* Threads that have called an allocator. key: the task, value: its state, which goes with it. Taken
+ * when it is needed: memory for the threads there are. Programs on uprobes may use it since kernel
+ * commit a10787e6d58c. */
+BPF_TASK_STORAGE(threads, struct thread);
+
+static __always_inline struct thread *this_thread(int make)
+{
+	return threads.task_storage_get((void *)bpf_get_current_task_btf(), 0, make);
+}
+#else
+/* Calls under way. key: pid_tgid, value: that thread's state. LRU: a thread needs its entry only
+ * while a call runs, so the entries of threads that ended are the ones reused. */
+BPF_TABLE("lru_hash", u64, struct thread, threads, THREADS_MAX);
+/* A thread's first state, all zero: too large for the program's stack. key: 0. */
+BPF_ARRAY(blank_thread, struct thread, 1);
+
+static __always_inline struct thread *this_thread(int make)
+{
+	u32 zero = 0;
+	u64 id = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&id), *blank;
+
+	if (thread || !make)
+		return thread;
+	blank = blank_thread.lookup(&zero);
+	if (!blank)
+		return 0;
+	threads.update(&id, blank);
+	return threads.lookup(&id);
+}
+#endif
