@@ -106,11 +106,16 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
         help="the allocator's functions begin so: je_ for je_malloc",
     )
     add(
+        "--probe-at-entry",
+        action="store_true",
+        help="probe each function's first instruction, not the one that is cheapest to probe",
+    )
+    add(
         "--max-allocs",
         type=_whole(1, CAPACITY_MAX),
         default=1_000_000,
         metavar="N",
-        help="live allocations to hold at most (default 1000000; about 100 bytes each)",
+        help="live allocations that there is room for (default 1000000; about 80 bytes each)",
     )
     add(
         "--max-stacks",
@@ -233,7 +238,7 @@ def _live_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.loader import Capacity  # noqa: PLC0415
 
     capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
-    choice = Choice(file=options.object, prefix=options.symbols_prefix)
+    choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
     return LiveSource(options.pid, _filters(options), capacity, choice)
 
 

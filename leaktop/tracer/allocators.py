@@ -7,7 +7,16 @@ from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.modules import Module
 from leaktop.procfs import Mapping
 from leaktop.tracer import TracerError
-from leaktop.tracer.probes import Exit, Function, Traced, functions_in, is_allocator, table
+from leaktop.tracer.entry_sites import entry_site
+from leaktop.tracer.probes import (
+    Exit,
+    Function,
+    Site,
+    Traced,
+    functions_in,
+    is_allocator,
+    table,
+)
 from leaktop.tracer.sites import UnclearError, return_sites
 from leaktop.tracer.target import NO_TARGET, TargetProcess
 
@@ -23,6 +32,8 @@ class Choice:
     """Only this file's functions, by its path or name as the target maps it (-O)."""
     prefix: str | None = None
     """Only names that begin so (--symbols-prefix)."""
+    at_entry: bool = False
+    """Probe each function's first instruction (--probe-at-entry)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ def find_allocators(
         except ElfError:
             continue
         if choice.file is not None or is_allocator(there, choice.prefix):
-            traced, skipped = _traced(elf, functions, there)
+            traced, skipped = _traced(elf, functions, there, choice)
             start, end = (0, 0) if process.is_program(mapping) else _extent(mapping)
             found.append(Allocator(module, traced, skipped, start, end))
     return found
@@ -97,7 +108,10 @@ def _extent(mapping: Mapping) -> tuple[int, int]:
 
 
 def _traced(
-    elf: ElfFile, functions: Collection[Function], there: dict[str, FileOffset]
+    elf: ElfFile,
+    functions: Collection[Function],
+    there: dict[str, FileOffset],
+    choice: Choice,
 ) -> tuple[tuple[Traced, ...], tuple[str, ...]]:
     traced, skipped = [], []
     for function, offset in functions_in(functions, there):
@@ -108,5 +122,8 @@ def _traced(
             except (UnclearError, ElfError) as error:
                 skipped.append(f"{function.name}: {error}")
                 continue
-        traced.append(Traced(function, offset, exits))
+        site = Site(offset, why="--probe-at-entry")
+        if not choice.at_entry:
+            site = entry_site(elf, offset, function, there.values())
+        traced.append(Traced(function, site, exits))
     return tuple(traced), tuple(skipped)

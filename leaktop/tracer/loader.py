@@ -28,8 +28,8 @@ BATCH = 16384
 """Entries a batch read asks for at a time: the copy stays near a megabyte."""
 
 THREADS_MAX = 1024
-"""Threads inside an allocator at once, where the kernel cannot keep a thread's state with it; the map
-is an LRU, so more only evicts idle ones."""
+"""Threads inside an allocator at once, where the kernel cannot keep a thread's state with it. The
+map is an LRU, so more only evicts idle ones."""
 MAPPINGS_MAX = 65536
 """Live mappings whose end is known; the kernel's own limit for a process is about as high
 (vm.max_map_count)."""

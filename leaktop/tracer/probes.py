@@ -162,11 +162,23 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """The instruction that a function's probe is put on."""
+
+    offset: FileOffset
+    shift: int = 0
+    """Bytes from the function's entry."""
+    instruction: str = ""
+    why: str = ""
+    """Why it is the entry, where nothing better fits; for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traced:
     """A function as a file has it."""
 
     function: Function
-    offset: FileOffset
+    site: Site
     exits: tuple[FileOffset, ...] = ()
     """Its ``ret`` instructions, where those are probed."""
 
@@ -199,10 +211,10 @@ def probes_for(traced: Iterable[Traced]) -> Iterator[Probe]:
     for each in traced:
         exits = {
             Exit.NONE: (),
-            Exit.RETURN: (each.offset,),
+            Exit.RETURN: (each.site.offset,),
             Exit.INSTRUCTIONS: each.exits,
         }[each.function.exit]
         for offset in exits:
             yield Probe(each.function, offset, at_exit=True)
     for each in traced:
-        yield Probe(each.function, each.offset, at_exit=False)
+        yield Probe(each.function, each.site.offset, at_exit=False)

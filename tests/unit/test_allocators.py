@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leaktop.elf import ElfFile
-from leaktop.tracer.allocators import _traced
+from leaktop.tracer.allocators import Choice, _traced
 from leaktop.tracer.probes import Exit, Traced, is_allocator, table
 
 C = {"malloc", "calloc", "realloc", "free", "posix_memalign"}
@@ -39,12 +39,12 @@ class Found:
             elf = ElfFile(file)
             functions = table()
             self.by_name = elf.functions({each.name for each in functions})
-            self.traced, self.skipped = _traced(elf, functions, self.by_name)
+            self.traced, self.skipped = _traced(elf, functions, self.by_name, Choice(at_entry=True))
             self.code = path.read_bytes()
 
     def traces(self, name: str) -> Traced:
         """The function traced under a name, or under another of the same address."""
-        (found,) = (each for each in self.traced if each.offset == self.by_name[name])
+        (found,) = (each for each in self.traced if each.site.offset == self.by_name[name])
         return found
 
 
@@ -58,7 +58,7 @@ def test_each_allocator(found: Found) -> None:
     assert is_allocator(found.by_name)
     assert found.skipped == ()
     assert set(found.by_name) >= C
-    offsets = [each.offset for each in found.traced]
+    offsets = [each.site.offset for each in found.traced]
     assert len(set(offsets)) == len(offsets)
     assert set(offsets) == set(found.by_name.values())
     for each in found.traced:

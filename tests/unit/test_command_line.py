@@ -83,6 +83,7 @@ def test_defaults() -> None:
         "older": 0,
         "object": None,
         "symbols_prefix": None,
+        "probe_at_entry": False,
         "max_allocs": 1_000_000,
         "max_stacks": 16_384,
         "batch": True,  # standard output is no terminal here

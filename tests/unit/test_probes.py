@@ -8,6 +8,7 @@ from leaktop.tracer.loader import BPF_SOURCE
 from leaktop.tracer.probes import (
     Entry,
     Exit,
+    Site,
     Traced,
     functions_in,
     is_allocator,
@@ -34,11 +35,13 @@ def found(**addresses: int) -> dict[str, FileOffset]:
 
 
 def traced(**addresses: int) -> list[Traced]:
-    return [Traced(function, at) for function, at in functions_in(table(), found(**addresses))]
+    return [
+        Traced(function, Site(at)) for function, at in functions_in(table(), found(**addresses))
+    ]
 
 
 def chosen(**addresses: int) -> dict[str, int]:
-    return {each.function.name: each.offset for each in traced(**addresses)}
+    return {each.function.name: each.site.offset for each in traced(**addresses)}
 
 
 def test_every_function_is_listed_once() -> None:
@@ -74,7 +77,7 @@ def test_a_prefix_replaces_the_known_ones() -> None:
 def test_every_program_named_is_one_of_the_bpf_source() -> None:
     source = (BPF_SOURCE / "memleak.bpf.c").read_text()
     written = set(re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)", source, re.MULTILINE))
-    everything = [Traced(function, FileOffset(1), (FileOffset(2),)) for function in table()]
+    everything = [Traced(function, Site(FileOffset(1)), (FileOffset(2),)) for function in table()]
     assert {probe.program for probe in probes_for(everything)} == written
 
 
@@ -143,7 +146,7 @@ def test_probes_can_be_planned_from_an_iterator() -> None:
 def test_ret_instructions_are_probed_as_instructions() -> None:
     (new,) = [function for function in table() if function.name == "_Znwm"]
     exits = (FileOffset(5), FileOffset(9))
-    planned = list(probes_for([Traced(new, FileOffset(1), exits)]))
+    planned = list(probes_for([Traced(new, Site(FileOffset(1)), exits)]))
     assert [(each.offset, each.program, each.is_return_probe) for each in planned] == [
         (5, "on_call", False),
         (9, "on_call", False),

@@ -118,7 +118,8 @@ def test_the_whole_may_never_have_counted_itself(scene: Scene) -> None:
 
 
 def test_stacks_that_differ_further_out_stay_apart(scene: Scene) -> None:
-    parts = [scene.map.add(key, PCS[:2], ASKED) for key in (0x77, 0x78)]
+    for key in (0x77, 0x78):
+        scene.map.add(key, PCS[:2], ASKED)
     scene.unwinder.completions = {0x77: Rest((0x1003,), WHOLE), 0x78: Rest((0x1004,), WHOLE)}
     scene.learn()
     assert scene.book.whole(0x77) != scene.book.whole(0x78)

@@ -282,7 +282,7 @@ def test_the_allocator_is_found_in_the_target_s_own_library(hold: Hold) -> None:
     libc = next(a for a in allocators if a.module.name.startswith("libc"))
     malloc = malloc_of_this_process()
     assert libc.start <= malloc < libc.end
-    offsets = {each.function.name: each.offset for each in libc.functions}
+    offsets = {each.function.name: each.site.offset for each in libc.functions}
     assert {"malloc", "calloc", "realloc", "free", "mmap", "munmap", "mremap"} <= set(offsets)
     assert len(set(offsets.values())) == len(offsets)
     assert offsets["malloc"] == target.locate([malloc + 1])[0].offset - 1

@@ -1,0 +1,155 @@
+"""The cheapest instruction of a function's entry block to put its probe on.
+
+Under a probe the kernel emulates some instructions; all others it steps through one at a time, with
+a second trap, which costs several times as much (arch/x86/kernel/uprobes.c: push_setup_xol_ops,
+branch_setup_xol_ops). A probe a few bytes in sees every call just as well, as long as arguments and
+stack pointer are still what they were.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import capstone
+from capstone import CS_GRP_CALL, CS_GRP_INT, CS_GRP_JUMP, CS_GRP_RET, CS_OP_IMM, CS_OP_REG, CsInsn
+
+from leaktop.callframe import call_frames_of
+from leaktop.cursor import CallFrameError
+from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.tracer.probes import Entry, Function, Site
+
+_WORD_PREFIX = 0x66
+_WORD = 8
+_LOOK_MAX = 16  # instructions
+_FUNCTION_MAX = 64 * 1024
+_LONGEST = 15  # bytes of an instruction (Intel SDM 2.3.11)
+
+_ARGUMENTS = tuple(
+    frozenset(family.split())
+    for family in (  # System V ABI x86-64, 3.2.3
+        "rdi edi di dil",
+        "rsi esi si sil",
+        "rdx edx dx dl dh",
+        "rcx ecx cx cl ch",
+        "r8 r8d r8w r8b",
+    )
+)
+_STACK_POINTER = frozenset(("rsp", "esp", "sp", "spl"))
+_READ = {  # the arguments that the BPF program reads, by position (bpf/memleak.bpf.c: enter)
+    Entry.FREE: (0,),
+    Entry.MALLOC: (0,),
+    Entry.NEW: (0,),
+    Entry.MEMALIGN: (1,),
+    Entry.CALLOC: (0, 1),
+    Entry.REALLOC: (0, 1),
+    Entry.REALLOCARRAY: (0, 1, 2),
+    Entry.POSIX_MEMALIGN: (0, 2),
+    Entry.MMAP: (0, 1, 3),
+    Entry.MREMAP: (0, 1, 2, 3, 4),
+    Entry.MUNMAP: (0, 1),
+}
+_NONE = "nothing that the kernel emulates comes before {}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    start: int
+    bytes: bytes
+
+    def __contains__(self, address: int) -> bool:
+        return self.start <= address < self.start + len(self.bytes)
+
+
+def entry_site(
+    elf: ElfFile, entry: FileOffset, function: Function, others: Collection[FileOffset]
+) -> Site:
+    """Return where to probe the function at a file offset; the entry itself where in doubt.
+
+    ``others`` are the entries of all functions that are probed in the file: a site never lies in
+    two of them.
+    """
+    try:
+        code = _code_of(elf, entry)
+    except (CallFrameError, ElfError):
+        code = None
+    if code is None:
+        return Site(entry, 0, "", "the file does not say where the function ends")
+    found = _first_emulated(code, function)
+    if isinstance(found, str):
+        return Site(entry, 0, "", found)
+    shift = found.address - code.start
+    if any(entry < other <= entry + shift for other in others):
+        return Site(entry, 0, "", "another function begins before the site")
+    if shift and not _entered_once(code, found.address):
+        return Site(entry, 0, "", "the function jumps back to its beginning")
+    return Site(FileOffset(entry + shift), shift, f"{found.mnemonic} {found.op_str}".strip(), "")
+
+
+def _code_of(elf: ElfFile, entry: FileOffset) -> _Code | None:
+    frames, address = call_frames_of(elf), elf.address_of(entry)
+    extent = None if frames is None or address is None else frames.extent(address)
+    if address is None or extent is None or not 0 < extent[1] <= _FUNCTION_MAX:
+        return None
+    size = extent[0] + extent[1] - address
+    return _Code(address, elf.read_at(ElfAddress(address), size))
+
+
+def _first_emulated(code: _Code, function: Function) -> CsInsn | str:
+    kept = _STACK_POINTER.union(*(_ARGUMENTS[i] for i in _READ[function.entry]))
+    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    disassembler.detail = True
+    head = code.bytes[: _LOOK_MAX * _LONGEST]
+    before = None
+    for instruction in disassembler.disasm(head, code.start, _LOOK_MAX):
+        if (
+            function.entry is Entry.FREE
+            and before is not None
+            and _is_null_check(before, instruction)
+            and _returns_at(code, instruction.operands[0].imm)
+        ):
+            before = instruction
+            continue
+        if _is_emulated(instruction):
+            return instruction
+        groups = (CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT)
+        if any(instruction.group(group) for group in groups) or instruction.mnemonic == "syscall":
+            return _NONE.format(f"{instruction.mnemonic} {instruction.op_str}".strip())
+        written = {instruction.reg_name(register) for register in instruction.regs_access()[1]}
+        if changed := written & kept:
+            return _NONE.format(f"{min(changed)} is changed")
+        before = instruction
+    return _NONE.format("its code ends or is not understood")
+
+
+def _is_emulated(instruction: CsInsn) -> bool:
+    if _WORD_PREFIX in instruction.prefix:
+        return False
+    if instruction.mnemonic == "push":
+        operand = instruction.operands[0]
+        return bool(operand.type == CS_OP_REG and operand.size == _WORD)
+    if instruction.mnemonic == "nop":
+        return True
+    if instruction.group(CS_GRP_JUMP) or instruction.group(CS_GRP_CALL):
+        return bool(instruction.operands and instruction.operands[0].type == CS_OP_IMM)
+    return False
+
+
+def _is_null_check(test: CsInsn, jump: CsInsn) -> bool:
+    return (test.mnemonic, test.op_str, jump.mnemonic) == ("test", "rdi, rdi", "je")
+
+
+def _returns_at(code: _Code, address: int) -> bool:
+    inside = address - code.start
+    return address in code and code.bytes[inside : inside + 1] == b"\xc3"
+
+
+def _entered_once(code: _Code, site: int) -> bool:
+    # A computed jump leads past the entry block too: compilers make them for a switch, whose cases
+    # are not where the function begins.
+    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    end = code.start
+    for address, size, mnemonic, operands in disassembler.disasm_lite(code.bytes, code.start):
+        end = address + size
+        jumps = mnemonic.startswith(("j", "loop"))
+        if jumps and operands.startswith("0x") and code.start <= int(operands, 16) <= site:
+            return False
+    return end == code.start + len(code.bytes)
