@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,9 @@ from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk
 _POLL_S = 0.2
 _NICENESS = -15
 _EPILOGUE_BYTES = 16
+_OPEN_S = 0.1
+"""How long modules are opened ahead: the program and its first libraries, a millisecond or so each.
+Stacks are cut until a question is answered, so the first one must not wait for files."""
 _REFRESH_S = 1.0
 """How often mappings are compared, so that rules go with the code that they were for."""
 _COMPLETIONS_MAX = 65_536
@@ -51,6 +55,14 @@ class CallFrameRules:
     def __init__(self, arch: Architecture) -> None:
         self._arch = arch
         self._modules: dict[tuple[object, ...], _Frames | None] = {}
+
+    def open(self, modules: Iterable[Module], most_s: float) -> None:
+        """Read where modules keep their call frame information, ahead of the first question."""
+        end = time.monotonic() + most_s
+        for module in modules:
+            if time.monotonic() > end:
+                return
+            self._frames(module)
 
     def rule(self, location: Location) -> FrameRule:
         """Return the rule for a code address; code that says nothing has a frame pointer's."""
@@ -146,6 +158,7 @@ class Unwinder:
     def start(self) -> None:
         """Begin to answer."""
         self._code = self._process.code()
+        self._book.open((module for _, module in self._process.code_files()), _OPEN_S)
         self._program.open_questions(self._take)
         self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
         self._thread.start()
