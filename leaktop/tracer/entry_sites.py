@@ -111,7 +111,8 @@ def _first_emulated(code: _Code, function: Function) -> CsInsn | str:
         if _is_emulated(instruction):
             return instruction
         groups = (CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT)
-        if any(instruction.group(group) for group in groups) or instruction.mnemonic == "syscall":
+        others = instruction.mnemonic.startswith(("syscall", "loop"))
+        if others or any(instruction.group(group) for group in groups):
             return _NONE.format(f"{instruction.mnemonic} {instruction.op_str}".strip())
         written = {instruction.reg_name(register) for register in instruction.regs_access()[1]}
         if changed := written & kept:
@@ -127,10 +128,10 @@ def _is_emulated(instruction: CsInsn) -> bool:
         operand = instruction.operands[0]
         return bool(operand.type == CS_OP_REG and operand.size == _WORD)
     if instruction.mnemonic == "nop":
-        return True
-    if instruction.group(CS_GRP_JUMP) or instruction.group(CS_GRP_CALL):
-        return bool(instruction.operands and instruction.operands[0].type == CS_OP_IMM)
-    return False
+        return not any(instruction.prefix)  # the kernel refuses to probe some of those
+    # a relative call is emulated too, but without the copy of its return address that a process
+    # with a shadow stack needs
+    return bool(instruction.group(CS_GRP_JUMP) and instruction.operands[0].type == CS_OP_IMM)
 
 
 def _is_null_check(test: CsInsn, jump: CsInsn) -> bool:

@@ -320,7 +320,8 @@ def interpreted(path: Path) -> list[tuple[int, dict[str, str]]]:
     rows: list[tuple[int, dict[str, str]]] = []
     columns: list[str] = []
     inside = False
-    command = ("readelf", "--debug-dump=frames-interp", str(path))
+    # the file itself, not a debug file that happens to be installed beside it
+    command = ("readelf", "--debug-dump=frames-interp", "--debug-dump=no-follow-links", str(path))
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for line in text.splitlines():
         fields = line.split()

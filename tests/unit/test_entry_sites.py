@@ -39,6 +39,14 @@ CASES = {
     "null_check_that_frees": ("test %rdi, %rdi; je 1f; push %rbp; 1: call *%rax", FREE, 3, ""),
     "other_register_checked": ("test %rsi, %rsi; je 1f; push %rbp; 1: ret", FREE, 3, ""),
     "no_null_check": ("test %rdi, %rdi; jne 1f; push %rbp; 1: ret", FREE, 3, ""),
+    "prefixed_nop": (
+        ".byte 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0; push %rbp; ret",
+        MALLOC,
+        10,
+        "",
+    ),
+    "call_first": ("call 1f; 1: push %rbp; ret", MALLOC, 0, "call"),
+    "loop_first": ("loop 1f; 1: push %rbp; ret", MALLOC, 0, "loop"),
     "landing_pad": ("endbr64; push %rbx; ret", MALLOC, 4, ""),
     "long_nop": ("nopl 0x0(%rax,%rax,1); ret", MALLOC, 0, ""),
     "argument_changed": ("mov %eax, %edi; push %rbp; ret", MALLOC, 0, "edi is changed"),
@@ -124,7 +132,7 @@ READ = {  # the argument registers that matter, less their first letter; without
     Entry.MREMAP: "di si dx cx",
     Entry.MUNMAP: "di si",
 }
-EMULATED = ("push", "nop", "j", "call")
+EMULATED = ("push", "nop", "j")
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
