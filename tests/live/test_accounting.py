@@ -50,8 +50,8 @@ def test_eight_threads(start_target: StartTarget, trace: Trace) -> None:
     truth = target.tell()
     snapshot = leaktop.snapshot_from_now()
     assert snapshot["totals"] == {figure: truth.total(figure) for figure in FIGURES}
-    # Eight threads at once, from nothing: questions for rules may not all find room at first. Stacks
-    # cut then are rows of their own, and a row that holds nothing is not shown.
+    # Eight threads at once, from nothing: questions for rules may not all find room at first.
+    # Stacks cut then are rows of their own, and a row that holds nothing is not shown.
     cut = lost(snapshot)
     assert set(cut) <= {"truncated"}
     found, expected = found_sites(snapshot), expected_sites(truth)
