@@ -13,8 +13,8 @@ from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 from leaktop.tracer.walk import stack_id as id_of
 
-_ANSWER_S = 0.25
-"""How long a tick waits for questions under way, which take milliseconds."""
+_ANSWER_S = 1.0
+"""How long a tick waits for questions under way, which take milliseconds, more on a busy host."""
 
 
 @dataclass(frozen=True, slots=True)
