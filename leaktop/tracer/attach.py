@@ -8,6 +8,7 @@ found by trying. All hang on descriptors alone: when the last one is closed, by 
 after kill -9, the probes are gone.
 """
 
+import contextlib
 import ctypes as ct
 import errno
 import os
@@ -65,7 +66,7 @@ class Attached:
     def __init__(self) -> None:
         self.probes: list[Probe] = []
         self.skipped: list[tuple[Probe, str]] = []
-        """Probes that the kernel refused, with the reason."""
+        """Optional probes that the kernel refused, with the reason."""
         self._descriptors: list[int] = []
 
     def wants(self, probe: Probe) -> bool:
@@ -87,9 +88,9 @@ class Attacher(Protocol):
     """One way to attach."""
 
     def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
-        """Attach probes of one file; what was attached goes to `attached`, what was refused too.
+        """Attach probes of one file, as far as required; what was attached goes to `attached`.
 
-        ``path`` opens the very file that PID maps. Raises TracerError where PID is gone.
+        ``path`` opens the very file that PID maps. Raises TracerError naming the probe.
         """
         ...
 
@@ -196,10 +197,16 @@ class PerfEvents:
 
 
 def best_way(arch: Architecture) -> Way:
-    """Return the best way to attach that this kernel has, found by trying."""
+    """Return the best way to attach that this kernel has, found by trying.
+
+    Raises TracerError where the environment names one that there is not.
+    """
     wanted = os.environ.get(WAY_VARIABLE)
     if wanted:
-        return Way[wanted.upper()]
+        with contextlib.suppress(KeyError):
+            return Way[wanted.upper()]
+        names = ", ".join(way.name.lower() for way in Way)
+        raise TracerError(f"{WAY_VARIABLE}={wanted!r} is no way to attach: {names}")
     for way, attach_type in _LINKS.items():
         if _knows(arch, attach_type):
             return way
@@ -251,9 +258,25 @@ def _one(probe: Probe, pid: int, attached: Attached, attach: Callable[[], int]) 
     try:
         attached.add(_patiently(attach), [probe])
     except OSError as error:
-        if error.errno == errno.ESRCH:
-            raise TracerError(f"process {pid} exited while leaktop was attaching", 4) from None
-        attached.skipped.append((probe, error.strerror or str(error)))
+        if not probe.function.required:
+            attached.skipped.append((probe, error.strerror or str(error)))
+            return
+        raise TracerError(_refusal(probe, pid, error), exit_code=_exit_code(error)) from None
+
+
+def _refusal(probe: Probe, pid: int, error: OSError) -> str:
+    if error.errno == errno.ESRCH:
+        return f"process {pid} exited while leaktop was attaching"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return f"the kernel does not let leaktop probe {probe}: {error.strerror}; run it as root"
+    return (
+        f"the probe on {probe} was refused: {error.strerror}; "
+        "is another tracer attached to the same process? Try again"
+    )
+
+
+def _exit_code(error: OSError) -> int:
+    return {errno.ESRCH: 4, errno.EPERM: 3, errno.EACCES: 3}.get(error.errno or 0, 1)
 
 
 def _patiently(attach: Callable[[], int]) -> int:
