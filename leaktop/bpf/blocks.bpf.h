@@ -26,7 +26,7 @@ static __always_inline struct block_set *set_of(u64 address)
 static __always_inline int take_block(u64 address, struct block *block)
 {
 	struct block_set *set = set_of(address);
-	struct place place = place_of(address);
+	struct place place;
 	struct block *spilled;
 
 	if (!set || !address)
@@ -40,6 +40,7 @@ static __always_inline int take_block(u64 address, struct block *block)
 	}
 	if (!set->spilled)
 		return 0;
+	place = place_of(address);
 	spilled = spilled_blocks.lookup(&place);
 	if (!spilled)
 		return 0;
@@ -54,7 +55,7 @@ static __always_inline int take_block(u64 address, struct block *block)
 static __always_inline int put_block(u64 address, const struct block *block)
 {
 	struct block_set *set = set_of(address);
-	struct place place = place_of(address);
+	struct place place;
 
 	if (!set)
 		return 0;
@@ -68,6 +69,7 @@ static __always_inline int put_block(u64 address, const struct block *block)
 		set->address[i] = address;
 		return 1;
 	}
+	place = place_of(address);
 	if (spilled_blocks.insert(&place, (struct block *)block))
 		return 0;
 	__sync_fetch_and_add(&set->spilled, 1);

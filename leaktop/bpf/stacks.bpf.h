@@ -35,25 +35,25 @@ static __always_inline u64 check_of(const struct thread *thread, const struct sh
 	return sum;
 }
 
-static __always_inline struct shape *shape_at(u64 pc, u64 sp)
+static __always_inline u32 shape_index(u64 pc, u64 sp)
 {
-	u32 index = mix(pc, sp) & (SHAPES - 1);
-
-	return shapes.lookup(&index);
+	return mix(pc, sp) & (SHAPES - 1);
 }
 
 /* Number of the stack that begins at `pc` and `sp`, where that can be told from its shape: then
  * every word that decided it when it was walked is the same now. STACK_UNFILED where not. */
 static __always_inline u32 known_stack(struct thread *thread, u64 pc, u64 sp, u32 *truncated)
 {
-	struct shape *shape = shape_at(pc, sp);
-	u32 stack;
+	u32 stack, index = shape_index(pc, sp);
+	struct shape *shape = shapes.lookup(&index);
 	u64 bytes;
 
 	if (!shape || shape->pc != pc || shape->sp != sp)
 		return STACK_UNFILED;
 	bytes = shape->end > SAVED_REGISTERS ? (shape->end - SAVED_REGISTERS) * sizeof(u64) : 0;
-	if (shape->pid != bpf_get_current_pid_tgid() >> 32 || shape->epoch != epoch_now() || bytes > VIEW_STACK_BYTES ||
+	if (shape->pid != bpf_get_current_pid_tgid() >> 32 || shape->epoch != epoch_now())
+		return STACK_UNFILED;
+	if (bytes > VIEW_STACK_BYTES ||
 	    read_user(&thread->view[SAVED_REGISTERS], bytes, (void *)sp))
 		return STACK_UNFILED;
 	stack = shape->stack;
@@ -65,7 +65,7 @@ static __always_inline u32 known_stack(struct thread *thread, u64 pc, u64 sp, u3
 static __always_inline void keep_shape(struct thread *thread, u64 pc, u64 sp, u32 stack)
 {
 	struct shape *shape = &thread->shape;
-	u32 index = mix(pc, sp) & (SHAPES - 1);
+	u32 index = shape_index(pc, sp);
 
 	if (shape->count > SHAPE_WORDS_MAX)
 		return;

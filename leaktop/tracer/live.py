@@ -273,7 +273,8 @@ class LiveSource:
     def _lost(
         self, program: Program, stacks: StackBook, counts: Mapping[int, Sequence[int]]
     ) -> Mapping[str, int]:
-        lost = {name: int(program.losses.lookup(i) or 0) for i, name in enumerate(LOSSES)}
+        kernel = np.concatenate([chunk.copy() for chunk in program.losses.chunks()])
+        lost = dict(zip(LOSSES, kernel.tolist(), strict=True))
         lost["truncated"] += sum(counts[stack_id][1] for stack_id in stacks.cut)
         return lost
 
