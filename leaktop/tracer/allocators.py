@@ -7,6 +7,7 @@ from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.modules import Module
 from leaktop.procfs import Mapping
 from leaktop.tracer import TracerError
+from leaktop.tracer.code import Functions
 from leaktop.tracer.entry_sites import entry_site
 from leaktop.tracer.probes import (
     Exit,
@@ -114,16 +115,17 @@ def _traced(
     choice: Choice,
 ) -> tuple[tuple[Traced, ...], tuple[str, ...]]:
     traced, skipped = [], []
+    described = Functions(elf)
     for function, offset in functions_in(functions, there):
         exits: tuple[FileOffset, ...] = ()
         if function.exit is Exit.INSTRUCTIONS:
             try:
-                exits = return_sites(elf, offset)
+                exits = return_sites(described, offset)
             except (UnclearError, ElfError) as error:
                 skipped.append(f"{function.name}: {error}")
                 continue
         site = Site(offset, why="--probe-at-entry")
         if not choice.at_entry:
-            site = entry_site(elf, offset, function, there.values())
+            site = entry_site(described, offset, function, there.values())
         traced.append(Traced(function, site, exits))
     return tuple(traced), tuple(skipped)

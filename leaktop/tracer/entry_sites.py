@@ -7,20 +7,17 @@ stack pointer are still what they were.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
-import capstone
 from capstone import CS_GRP_CALL, CS_GRP_INT, CS_GRP_JUMP, CS_GRP_RET, CS_OP_IMM, CS_OP_REG, CsInsn
 
-from leaktop.callframe import call_frames_of
 from leaktop.cursor import CallFrameError
-from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
+from leaktop.elf import ElfError, FileOffset
+from leaktop.tracer.code import Code, Functions, disassembler
 from leaktop.tracer.probes import Entry, Function, Site
 
 _WORD_PREFIX = 0x66
 _WORD = 8
 _LOOK_MAX = 16  # instructions
-_FUNCTION_MAX = 64 * 1024
 _LONGEST = 15  # bytes of an instruction (Intel SDM 2.3.11)
 
 _ARGUMENTS = tuple(
@@ -50,17 +47,8 @@ _READ = {  # the arguments that the BPF program reads, by position (bpf/memleak.
 _NONE = "nothing that the kernel emulates comes before {}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Code:
-    start: int
-    bytes: bytes
-
-    def __contains__(self, address: int) -> bool:
-        return self.start <= address < self.start + len(self.bytes)
-
-
 def entry_site(
-    elf: ElfFile, entry: FileOffset, function: Function, others: Collection[FileOffset]
+    functions: Functions, entry: FileOffset, function: Function, others: Collection[FileOffset]
 ) -> Site:
     """Return where to probe the function at a file offset; the entry itself where in doubt.
 
@@ -68,7 +56,7 @@ def entry_site(
     two of them.
     """
     try:
-        code = _code_of(elf, entry)
+        code = _code_from(functions, entry)
     except (CallFrameError, ElfError):
         code = None
     if code is None:
@@ -84,22 +72,20 @@ def entry_site(
     return Site(FileOffset(entry + shift), shift, f"{found.mnemonic} {found.op_str}".strip(), "")
 
 
-def _code_of(elf: ElfFile, entry: FileOffset) -> _Code | None:
-    frames, address = call_frames_of(elf), elf.address_of(entry)
-    extent = None if frames is None or address is None else frames.extent(address)
-    if address is None or extent is None or not 0 < extent[1] <= _FUNCTION_MAX:
+def _code_from(functions: Functions, entry: FileOffset) -> Code | None:
+    # from the entry on, which need not be where the function begins
+    address = functions.elf.address_of(entry)
+    whole = None if address is None else functions.at(address)
+    if address is None or whole is None:
         return None
-    size = extent[0] + extent[1] - address
-    return _Code(address, elf.read_at(ElfAddress(address), size))
+    return Code(address, whole.bytes[address - whole.start :])
 
 
-def _first_emulated(code: _Code, function: Function) -> CsInsn | str:
+def _first_emulated(code: Code, function: Function) -> CsInsn | str:
     kept = _STACK_POINTER.union(*(_ARGUMENTS[i] for i in _READ[function.entry]))
-    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    disassembler.detail = True
     head = code.bytes[: _LOOK_MAX * _LONGEST]
     before = None
-    for instruction in disassembler.disasm(head, code.start, _LOOK_MAX):
+    for instruction in disassembler(detail=True).disasm(head, code.start, _LOOK_MAX):
         if (
             function.entry is Entry.FREE
             and before is not None
@@ -138,19 +124,18 @@ def _is_null_check(test: CsInsn, jump: CsInsn) -> bool:
     return (test.mnemonic, test.op_str, jump.mnemonic) == ("test", "rdi, rdi", "je")
 
 
-def _returns_at(code: _Code, address: int) -> bool:
+def _returns_at(code: Code, address: int) -> bool:
     inside = address - code.start
     return address in code and code.bytes[inside : inside + 1] == b"\xc3"
 
 
-def _entered_once(code: _Code, site: int) -> bool:
+def _entered_once(code: Code, site: int) -> bool:
     # A computed jump leads past the entry block too: compilers make them for a switch, whose cases
     # are not where the function begins.
-    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     end = code.start
-    for address, size, mnemonic, operands in disassembler.disasm_lite(code.bytes, code.start):
+    for address, size, mnemonic, operands in disassembler().disasm_lite(code.bytes, code.start):
         end = address + size
         jumps = mnemonic.startswith(("j", "loop"))
         if jumps and operands.startswith("0x") and code.start <= int(operands, 16) <= site:
             return False
-    return end == code.start + len(code.bytes)
+    return end == code.end

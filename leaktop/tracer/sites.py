@@ -1,16 +1,13 @@
 """Where in a function to put probes: what its instructions say."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-import capstone
 from capstone import CS_GRP_JUMP, CS_GRP_RET, CS_OP_IMM, CsInsn
 
-from leaktop.callframe import call_frames_of
 from leaktop.cursor import CallFrameError
-from leaktop.elf import ElfAddress, ElfFile, FileOffset
+from leaktop.elf import ElfAddress, FileOffset
+from leaktop.tracer.code import Code, Functions, disassembler
 
-_FUNCTION_MAX = 64 * 1024
 _FUNCTIONS_MAX = 16
 
 
@@ -18,35 +15,26 @@ class UnclearError(Exception):
     """It cannot be told where the function returns; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Extent:
-    start: int
-    code: bytes
-
-    def __contains__(self, address: int) -> bool:
-        return self.start <= address < self.start + len(self.code)
-
-
-def return_sites(elf: ElfFile, entry: FileOffset) -> tuple[FileOffset, ...]:
+def return_sites(functions: Functions, entry: FileOffset) -> tuple[FileOffset, ...]:
     """Return every ``ret`` that a call of a function can end with.
 
     Follows jumps into other functions, which return to the same caller: a compiler's cold part,
     or a tail call, also one through the PLT to a function that the file exports. Raises
     UnclearError where such a jump's target is not in the file or is computed, and ElfError.
     """
-    frames = call_frames_of(elf)
-    if frames is None:
+    if functions.frames is None:
         raise UnclearError("the file does not say where its functions end")
 
-    def extent(address: int) -> _Extent:
+    def code_at(address: int) -> Code:
         try:
-            found = frames.extent(address)
+            found = functions.at(address)
         except CallFrameError as error:
             raise UnclearError(str(error)) from None
-        if found is None or not 0 < found[1] <= _FUNCTION_MAX:
+        if found is None:
             raise UnclearError(f"no function is described at {address:#x}")
-        return _Extent(found[0], elf.read_at(ElfAddress(found[0]), found[1]))
+        return found
 
+    elf = functions.elf
     stubs = elf.plt()
 
     def target(address: int) -> int:
@@ -63,37 +51,34 @@ def return_sites(elf: ElfFile, entry: FileOffset) -> tuple[FileOffset, ...]:
     start = elf.address_of(entry)
     if start is None:
         raise UnclearError("the function is not in the file")
-    offsets = [elf.offset_of(ElfAddress(address)) for address in _returns(start, extent, target)]
+    offsets = [elf.offset_of(ElfAddress(address)) for address in _returns(start, code_at, target)]
     return tuple(offset for offset in offsets if offset is not None)
 
 
-def _returns(
-    start: int, extent: Callable[[int], _Extent], target: Callable[[int], int]
-) -> list[int]:
-    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    disassembler.detail = True
-    waiting, seen, found = [start], list[_Extent](), list[int]()
+def _returns(start: int, code_at: Callable[[int], Code], target: Callable[[int], int]) -> list[int]:
+    disassemble = disassembler(detail=True).disasm
+    waiting, seen, found = [start], list[Code](), list[int]()
     while waiting:
         address = waiting.pop()
         if any(address in each for each in seen):
             continue
         if len(seen) == _FUNCTIONS_MAX:
             raise UnclearError("it ends in too many other functions")
-        function = extent(address)
+        function = code_at(address)
         seen.append(function)
         end = function.start
-        for instruction in disassembler.disasm(function.code, function.start):
+        for instruction in disassemble(function.bytes, function.start):
             end += instruction.size
             if instruction.group(CS_GRP_RET):
                 found.append(instruction.address)
             elif instruction.group(CS_GRP_JUMP):
                 waiting += map(target, _leaving(instruction, function))
-        if end != function.start + len(function.code):
+        if end != function.end:
             raise UnclearError(f"its code is not understood at {end:#x}")
     return sorted(found)
 
 
-def _leaving(instruction: CsInsn, function: _Extent) -> Iterator[int]:
+def _leaving(instruction: CsInsn, function: Code) -> Iterator[int]:
     """Yield where a jump leads to outside its function."""
     operand = instruction.operands[0]
     if operand.type != CS_OP_IMM:

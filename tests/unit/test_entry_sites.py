@@ -10,6 +10,7 @@ import capstone
 import pytest
 
 from leaktop.elf import ElfFile, FileOffset
+from leaktop.tracer.code import Functions
 from leaktop.tracer.entry_sites import entry_site
 from leaktop.tracer.probes import Entry, Function, Site, functions_in, table
 
@@ -99,7 +100,7 @@ def entry_of(elf: ElfFile, name: str) -> FileOffset:
 def test_hand_made(assembled: ElfFile, name: str) -> None:
     _, function, shift, why = CASES[name]
     entry = entry_of(assembled, name)
-    site = entry_site(assembled, entry, function, (entry,))
+    site = entry_site(Functions(assembled), entry, function, (entry,))
     assert (site.shift, site.offset) == (shift, entry + shift)
     assert why in site.why
     assert bool(site.instruction) != bool(site.why)
@@ -107,15 +108,17 @@ def test_hand_made(assembled: ElfFile, name: str) -> None:
 
 def test_a_function_that_is_not_described(assembled: ElfFile) -> None:
     entry = entry_of(assembled, "bare")
-    assert entry_site(assembled, entry, MALLOC, ()) == Site(
+    assert entry_site(Functions(assembled), entry, MALLOC, ()) == Site(
         entry, 0, "", "the file does not say where the function ends"
     )
 
 
 def test_a_site_is_never_another_function_s(assembled: ElfFile) -> None:
     entry = entry_of(assembled, "landing_pad")
-    assert entry_site(assembled, entry, MALLOC, (entry, FileOffset(entry + 5))).shift == 4
-    site = entry_site(assembled, entry, MALLOC, (entry, FileOffset(entry + 4)))
+    assert (
+        entry_site(Functions(assembled), entry, MALLOC, (entry, FileOffset(entry + 5))).shift == 4
+    )
+    site = entry_site(Functions(assembled), entry, MALLOC, (entry, FileOffset(entry + 4)))
     assert (site.shift, site.why) == (0, "another function begins before the site")
 
 
@@ -140,10 +143,10 @@ def test_real_allocators(library: Path) -> None:
     disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     with library.open("rb") as stream:
         elf = ElfFile(stream)
-        there = elf.functions({function.name for function in table()})
+        functions, there = Functions(elf), elf.functions({function.name for function in table()})
         assert there
         for function, entry in functions_in(table(), there):
-            site = entry_site(elf, entry, function, there.values())
+            site = entry_site(functions, entry, function, there.values())
             if site.why:
                 assert site.offset == entry
                 continue
@@ -170,9 +173,9 @@ def test_glibc_of_debian_12() -> None:
         return  # another C library: its sites are judged above
     with library.open("rb") as stream:
         elf = ElfFile(stream)
-        there = elf.functions({function.name for function in table()})
+        functions, there = Functions(elf), elf.functions({function.name for function in table()})
         sites = {
-            function.name: entry_site(elf, entry, function, there.values())
+            function.name: entry_site(functions, entry, function, there.values())
             for function, entry in functions_in(table(), there)
         }
     assert {name: (site.shift, site.instruction.split()[:1]) for name, site in sites.items()} == {

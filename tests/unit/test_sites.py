@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from leaktop.elf import ElfFile
+from leaktop.tracer.code import Functions
 from leaktop.tracer.sites import UnclearError, return_sites
 
 # Each function is described by call frame information; labels out_N stand at its returns.
@@ -146,7 +147,7 @@ def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def returns(library: Path, function: str) -> set[int]:
     with library.open("rb") as file:
         elf = ElfFile(file)
-        return set(return_sites(elf, elf.functions([function])[function]))
+        return set(return_sites(Functions(elf), elf.functions([function])[function]))
 
 
 def labels(library: Path, *names: str) -> set[int]:
