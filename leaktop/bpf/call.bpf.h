@@ -23,22 +23,23 @@ static __always_inline int is_called_from(struct thread *thread, const struct co
 {
 	struct place place = place_of(0);
 	struct frame_rule *rule;
-	struct walk walk;
-	u64 pc = 0, sp = PT_REGS_SP(ctx);
+	struct walk walk = {};
+	u64 sp = PT_REGS_SP(ctx);
 
-	if (read_user(&pc, sizeof(pc), (void *)sp))
+	if (read_user(&walk.pc, sizeof(walk.pc), (void *)sp))
 		return 0;
+	walk.sp = sp + sizeof(u64);
 	take_registers(thread, ctx);
-	walk = begin_walk(thread, pc, sp + sizeof(u64));
+	begin_walk(thread, walk.pc, walk.sp);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < INNER_FRAMES_MAX; i++) {	/* bound: see there */
 		place.address = walk.pc;
 		rule = frame_rules.lookup(&place);
 		if (!rule) {
-			ask(&walk, 0, place.pid);
+			ask(thread, &walk, 0, place.pid);
 			return called_by_allocator(settings, sp);
 		}
-		if (rule->base <= BASE_UNKNOWN || step(&walk, rule) || walk.sp > slot + sizeof(u64))
+		if (rule->base <= BASE_UNKNOWN || step(thread, &walk, rule) || walk.sp > slot + sizeof(u64))
 			return 0;
 		if (walk.sp == slot + sizeof(u64))	/* its frame ends with that slot */
 			return 1;
@@ -108,29 +109,31 @@ static __always_inline int hold_old(const struct call *call)
 	return put_block(call->old_address, &call->old);
 }
 
-/* Note the entry of an allocating function; the caller adds what else its kind needs. NULL where
- * an open call contains this one. A call that is left out is noted too: what it does inside must be
- * seen as inside. */
-static __always_inline struct call *open_call(struct pt_regs *ctx, const struct config *settings,
-					      u32 kind, u64 size)
+/* Whether a call that begins now is the thread's outermost one. One that is open but does not
+ * contain it ended without a return that was seen; then it is over here. */
+static __always_inline int is_outermost(struct thread *thread, const struct config *settings,
+					struct pt_regs *ctx)
 {
-	struct thread *thread = this_thread(1);
-	struct call *call;
+	struct call *call = &thread->call;
 
-	if (!thread) {
-		lose(LOST_THREADS_FULL);
+	if (!call->sp)
+		return 1;
+	if (is_inside(thread, settings, ctx))
 		return 0;
-	}
-	call = &thread->call;
-	if (call->sp) {
-		if (is_inside(thread, settings, ctx))
-			return 0;
-		if (call->end == END_BY_TRAP)
-			lose(LOST_MISSED_RETURNS);
-		/* its fate is not known: held, until its free is seen */
-		if (call->old_held && !hold_old(call))
-			count_free(&call->old, call->old.size, 1);
-	}
+	if (call->end == END_BY_TRAP)
+		lose(LOST_MISSED_RETURNS);
+	/* its fate is not known: held, until its free is seen */
+	if (call->old_held && !hold_old(call))
+		count_free(&call->old, call->old.size, 1);
+	call->sp = 0;
+	return 1;
+}
+
+/* Note the entry of an allocating function; the caller adds what else its kind needs. A call that is
+ * left out is noted too: what it does inside must be seen as inside. */
+static __always_inline void open_call(struct call *call, struct pt_regs *ctx,
+				      const struct config *settings, u32 kind, u64 size)
+{
 	call->sp = PT_REGS_SP(ctx);
 	call->function = PT_REGS_IP(ctx);
 	call->end = END_BY_TRAP;
@@ -139,19 +142,13 @@ static __always_inline struct call *open_call(struct pt_regs *ctx, const struct 
 	call->weight = weight_of(size, settings);
 	call->old_held = 0;
 	call->rest = 0;
-	return call;
 }
 
-/* Whether the end of a call that was entered by `entry` has to be seen by a return probe. */
-static __always_inline int wants_end(struct call *call, u64 entry)
+/* Note where a call goes back to that has no return probe, which would lead elsewhere. */
+static __always_inline void note_caller(struct call *call)
 {
-	if (entry == ENTRY_NEW)
-		call->end = END_AT_RET;
-#ifdef SESSION
-	else if (!call->weight && !call->old_held && call->kind < CALL_MMAP)
-		call->end = END_UNSEEN;
-#endif
-	return call->end == END_BY_TRAP;
+	if (call->end != END_BY_TRAP)
+		read_user(&call->caller, sizeof(call->caller), (void *)call->sp);
 }
 
 /* realloc: take the old block out now, for once the allocator has freed it another thread may be
@@ -164,47 +161,49 @@ static __always_inline void take_old(struct call *call, u64 address)
 	call->old_held = 1;
 }
 
-/* A range of whole pages. */
-struct range {
-	u64 address, length;
-};
+/* mremap: take what is moved out of its mapping, of which a head or a tail may stay behind. What is
+ * no mapping's head or tail is counted as unmatched, but for what an allocator moves: that was never
+ * ours. */
+static __always_inline void take_moved(const struct config *settings, struct call *call,
+				       u64 address, u64 length)
+{
+	struct piece piece;
+	u64 size = cut_piece(address, length, &piece);
 
-/* Take `moved` out of its mapping, of which mremap may leave a head or a tail behind, and end
- * `ended` as munmap does: whole mappings, heads and tails. Either may be empty. One loop serves
- * both, since what it contains is long. What matches no mapping from either side is counted as
- * unmatched, but for what an allocator unmaps: that was never ours. */
-static __always_inline void cut_mappings(const struct config *settings, u64 sp, struct call *call,
-					 struct range moved, struct range ended)
+	if (size != length) {
+		if (size && !hold_mapping(piece.at_end ? address + length - size : address,
+					  &piece.mapping))
+			count_free(&piece.mapping, size, 1);
+		if (!called_by_allocator(settings, call->sp))
+			lose(LOST_UNMATCHED_UNMAPS);
+		return;
+	}
+	call->old = piece.mapping;
+	call->old_address = address;
+	call->old_held = 1;
+	call->rest = piece.left;
+	call->rest_in_front = piece.at_end;
+}
+
+/* End what is unmapped or replaced: whole mappings, heads and tails. What matches no mapping from
+ * either side is counted as unmatched, but for what an allocator unmaps. */
+static __always_inline void end_mappings(const struct config *settings, u64 sp, u64 address,
+					 u64 length)
 {
 	struct piece piece;
 	u64 size;
 
 #pragma clang loop unroll(disable)
-	for (int i = 0; i <= UNMAP_PIECES_MAX + 1; i++) {	/* moved; ended; is it all? */
-		struct range *range = i ? &ended : &moved;
-
-		if (!range->length) {
-			if (i)
-				return;
-			continue;
-		}
-		size = cut_piece(range->address, range->length, &piece);
-		if (!i && call && size == moved.length) {
-			call->old = piece.mapping;
-			call->old_address = moved.address;
-			call->old_held = 1;
-			call->rest = piece.left;
-			call->rest_in_front = piece.at_end;
-			continue;
-		}
-		if (!size || !i)
+	for (int i = 0; i < UNMAP_PIECES_MAX && length; i++) {	/* bound: see there */
+		size = cut_piece(address, length, &piece);
+		if (!size)
 			break;
 		count_free(&piece.mapping, size, !piece.left);
-		ended.length -= size;
+		length -= size;
 		if (!piece.at_end)
-			ended.address += size;
+			address += size;
 	}
-	if (!called_by_allocator(settings, sp))
+	if (length && !called_by_allocator(settings, sp))
 		lose(LOST_UNMATCHED_UNMAPS);
 }
 

@@ -67,14 +67,93 @@ static __always_inline u64 whole_pages(u64 length)
 
 /* ---- programs ---- */
 
-/* The entry of any function but free. Returns whether to see its return. */
-static __always_inline int enter(struct pt_regs *ctx, const struct config *settings, u64 entry)
+/* The program that a walk goes on in: on_walk. key: 0. */
+BPF_PROG_ARRAY(walkers, 1);
+
+/* Put what a call gave out on the books, under its caller's stack. */
+static __always_inline void put_on_books(const struct call *call, const struct config *settings,
+					 u32 stack)
 {
-	u64 size = PT_REGS_PARM1(ctx), sp = PT_REGS_SP(ctx);
-	struct range moved = {}, ended = {};
-	struct call *call = 0;
+	struct block block = { .size = call->size, .stack = stack, .weight = call->weight };
+	int held;
+
+	if (settings->phase != PHASE_COUNT)
+		return;
+	block.birth_ns = bpf_ktime_get_ns();
+	held = call->kind < CALL_MMAP ? hold_block(call->address, &block)
+				      : hold_mapping(call->address, &block);
+	if (held && call->weight)
+		count_alloc(&block);
+}
+
+/* Put the block that a failed realloc or mremap took out back on the books: it is counted still. */
+static __always_inline void put_back(struct call *call)
+{
+	struct block block;
+	u64 address = restore(call, &block);
+	int held = call->kind < CALL_MMAP ? hold_block(address, &block)
+					  : hold_mapping(address, &block);
+
+	if (!held)
+		count_free(&block, block.size, 1);
+}
+
+/* The end of any function that returns a block or a mapping. */
+static __always_inline void leave(struct pt_regs *ctx, const struct config *settings)
+{
+	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx);
+	struct thread *thread = this_thread(0);
+	u32 stack = STACK_UNFILED, truncated = WHOLE;
+	struct call *call;
+
+	if (!thread) {
+#ifndef TASK_STORAGE	/* every entry leaves one, so it was evicted */
+		if (settings->phase == PHASE_COUNT)
+			lose(LOST_THREADS_FULL);
+#endif
+		return;
+	}
+	call = &thread->call;
+	/* another sp is that of a call inside, or of a ret that another call jumped to */
+	if (!call->sp || sp != call->sp + (call->end == END_AT_RET ? 0 : sizeof(u64)))
+		return;
+	call->sp = 0;
+	if (call->end == END_AT_RET) {	/* about to take the return address off */
+		read_user(&pc, sizeof(pc), (void *)sp);
+		sp += sizeof(u64);
+	}
+	call->address = result_of(call, PT_REGS_RC(ctx));
+	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
+	if (call->old_held && !call->address && !(call->kind == CALL_REALLOC && !call->size)) {
+		put_back(call);
+		return;
+	}
+	if (call->old_held)
+		count_free(&call->old, call->old.size, !call->rest);
+	if (!call->address || (!call->weight && call->kind < CALL_MMAP))
+		return;
+	if (call->weight) {
+		/* a function that returns has given back all registers that it had to save */
+		take_registers(thread, ctx);
+		stack = known_stack(thread, pc, sp, &truncated);
+		if (stack == STACK_UNFILED) {
+			begin_stack(thread, pc, sp);
+			walkers.call(ctx, 0);	/* does not come back */
+			lose(LOST_STACKS_FULL);
+		}
+		if (truncated == TRUNCATED)
+			lose(LOST_TRUNCATED);
+	}
+	put_on_books(call, settings, stack);
+}
+
+/* The entry of a function that allocates blocks. Returns whether to see its return. */
+static __always_inline int enter_block(struct pt_regs *ctx, const struct config *settings,
+				       struct thread *thread, u64 entry)
+{
+	struct call *call = &thread->call;
+	u64 size = PT_REGS_PARM1(ctx);
 	u32 kind = CALL_MALLOC;
-	int wanted = 0;
 
 	switch (entry) {
 	case ENTRY_MEMALIGN:
@@ -94,148 +173,141 @@ static __always_inline int enter(struct pt_regs *ctx, const struct config *setti
 	case ENTRY_POSIX_MEMALIGN:
 		size = PT_REGS_PARM3(ctx);
 		kind = CALL_POSIX_MEMALIGN;
-		break;
-	case ENTRY_MMAP:
-		size = whole_pages(PT_REGS_PARM2(ctx));
-		kind = CALL_MMAP;
-		if (!(PT_REGS_PARM4(ctx) & MAP_FIXED))
-			break;
-		/* an allocator gives pages back by mapping fresh ones over its own */
-		if (called_by_allocator(settings, sp))
-			return 0;
-		ended.address = PT_REGS_PARM1(ctx);
-		ended.length = size;
-		break;
-	case ENTRY_MREMAP:
-		size = whole_pages(PT_REGS_PARM3(ctx));
-		kind = CALL_MREMAP;
-		/* length 0 makes a second mapping of shared memory */
-		if (PT_REGS_PARM4(ctx) & MREMAP_DONTUNMAP)
-			break;
-		moved.address = PT_REGS_PARM1(ctx);
-		moved.length = whole_pages(PT_REGS_PARM2(ctx));
-		if (PT_REGS_PARM4(ctx) & MREMAP_FIXED) {
-			ended.address = PT_REGS_PARM5(ctx);
-			ended.length = size;
-		}
-		break;
-	case ENTRY_MUNMAP:
-		if (PT_REGS_PARM1(ctx) & PAGE_LOW_BITS)
-			return 0;
-		ended.address = PT_REGS_PARM1(ctx);
-		ended.length = whole_pages(PT_REGS_PARM2(ctx));
 	}
-	if (entry != ENTRY_MUNMAP) {
-		call = open_call(ctx, settings, kind, size);
-		if (!call)
-			return 0;
-		if (kind == CALL_REALLOC)
-			take_old(call, PT_REGS_PARM1(ctx));
-		call->result = PT_REGS_PARM1(ctx);
-		wanted = wants_end(call, entry);
-		if (call->end != END_BY_TRAP)
-			read_user(&call->caller, sizeof(call->caller), (void *)sp);
-	}
-	/* before that no mapping is held: none could match, and each would be counted as lost */
-	if (settings->phase == PHASE_COUNT && (moved.length || ended.length))
-		cut_mappings(settings, sp, call, moved, ended);
-	return wanted;
-}
-
-/* The number of the stack of the caller, who goes on at `pc` with `sp`. */
-static __always_inline u32 stack_of(struct thread *thread, const struct config *settings,
-				    struct pt_regs *ctx, u64 pc, u64 sp)
-{
-	u32 stack, truncated = WHOLE;
-
-	/* a function that returns has given back all registers that it had to save */
-	take_registers(thread, ctx);
-	stack = known_stack(thread, pc, sp, &truncated);
-	if (stack == STACK_UNFILED) {
-		take_stack(thread, pc, sp);
-		if (settings->phase != PHASE_COUNT)	/* only so that its rules are there by then */
-			return STACK_UNFILED;
-		truncated = thread->stack.truncated;
-		stack = number_of(thread);
-		if (stack == STACK_UNFILED)
-			lose(LOST_STACKS_FULL);
-		else
-			keep_shape(thread, pc, sp, stack);
-	}
-	if (truncated == TRUNCATED)
-		lose(LOST_TRUNCATED);
-	return stack;
-}
-
-/* The end of any function that returns a block. */
-static __always_inline void leave(struct pt_regs *ctx, const struct config *settings)
-{
-	u64 pc = PT_REGS_IP(ctx), sp = PT_REGS_SP(ctx), address;
-	struct thread *thread = this_thread(0);
-	struct block block = {};
-	struct call *call;
-	int counted = 0, held;	/* counted: `block` is in its stack's counters already */
-
-	if (!thread) {
-#ifndef TASK_STORAGE	/* every entry leaves one, so it was evicted */
-		if (settings->phase == PHASE_COUNT)
-			lose(LOST_THREADS_FULL);
+	open_call(call, ctx, settings, kind, size);
+	if (kind == CALL_REALLOC)
+		take_old(call, PT_REGS_PARM1(ctx));
+	call->result = PT_REGS_PARM1(ctx);
+	if (entry == ENTRY_NEW)
+		call->end = END_AT_RET;
+#ifdef SESSION
+	else if (!call->weight && !call->old_held)
+		call->end = END_UNSEEN;
 #endif
-		return;
-	}
-	call = &thread->call;
-	/* another sp is that of a call inside, or of a ret that another call jumped to */
-	if (!call->sp || sp != call->sp + (call->end == END_AT_RET ? 0 : sizeof(u64)))
-		return;
-	call->sp = 0;
-	if (call->end == END_AT_RET) {	/* about to take the return address off */
-		read_user(&pc, sizeof(pc), (void *)sp);
-		sp += sizeof(u64);
-	}
-	address = result_of(call, PT_REGS_RC(ctx));
-	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
-	if (call->old_held && !address && !(call->kind == CALL_REALLOC && !call->size)) {
-		address = restore(call, &block);
-		counted = 1;
-	} else {
-		if (call->old_held)
-			count_free(&call->old, call->old.size, !call->rest);
-		if (!address || (!call->weight && call->kind < CALL_MMAP))
-			return;
-		block.size = call->size;
-		block.weight = call->weight;
-		if (call->weight)
-			block.stack = stack_of(thread, settings, ctx, pc, sp);
-		if (settings->phase != PHASE_COUNT)
-			return;
-		block.birth_ns = bpf_ktime_get_ns();
-	}
-	held = call->kind < CALL_MMAP ? hold_block(address, &block) : hold_mapping(address, &block);
-	if (!held && counted)
-		count_free(&block, block.size, 1);
-	if (held && !counted && call->weight)
-		count_alloc(&block);
+	note_caller(call);
+	return call->end == END_BY_TRAP;
 }
 
-/* The entry of a function, or its end: which one, its cookie says, but for a session's program,
- * which has one cookie for both (kernel commit d920179b3d48). */
+/* The entry of mmap or mremap. Returns whether to see its return. */
+static __always_inline int enter_mapping(struct pt_regs *ctx, const struct config *settings,
+					 struct thread *thread, u64 entry)
+{
+	u64 sp = PT_REGS_SP(ctx), address = PT_REGS_PARM1(ctx), flags = PT_REGS_PARM4(ctx);
+	struct call *call = &thread->call;
+	/* before that no mapping is held: none could match, and each would be counted as lost */
+	int counting = settings->phase == PHASE_COUNT;
+
+	if (entry == ENTRY_MREMAP) {
+		open_call(call, ctx, settings, CALL_MREMAP, whole_pages(PT_REGS_PARM3(ctx)));
+		if (flags & MREMAP_DONTUNMAP)
+			return 1;
+		/* length 0 makes a second mapping of shared memory */
+		if (counting && PT_REGS_PARM2(ctx))
+			take_moved(settings, call, address, whole_pages(PT_REGS_PARM2(ctx)));
+		if (!(flags & MREMAP_FIXED))
+			return 1;
+		address = PT_REGS_PARM5(ctx);
+	} else {
+		/* an allocator gives pages back by mapping fresh ones over its own */
+		if (flags & MAP_FIXED && called_by_allocator(settings, sp))
+			return 0;
+		open_call(call, ctx, settings, CALL_MMAP, whole_pages(PT_REGS_PARM2(ctx)));
+		if (!(flags & MAP_FIXED))
+			return 1;
+	}
+	if (counting)
+		end_mappings(settings, sp, address, call->size);
+	return 1;
+}
+
+/* What the program runs for: the entry of a function, by enum entry, or COOKIE_EXIT. A session's
+ * program has one cookie for both (kernel commit d920179b3d48). */
+static __always_inline u64 occasion(struct pt_regs *ctx)
+{
+#ifdef SESSION
+	if (PT_REGS_IP(ctx) != bpf_get_func_ip(ctx))
+		return COOKIE_EXIT;
+#endif
+	return bpf_get_attach_cookie(ctx);
+}
+
+/* This thread's state for a call that begins now, NULL where an open call contains it. */
+static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings)
+{
+	struct thread *thread = this_thread(1);
+
+	if (!thread)
+		lose(LOST_THREADS_FULL);
+	else if (is_outermost(thread, settings, ctx))
+		return thread;
+	return 0;
+}
+
+/* A function that allocates blocks: its entry, or its end. */
 int on_call(struct pt_regs *ctx)
 {
 	u32 zero = 0;
-	u64 cookie = bpf_get_attach_cookie(ctx);
 	struct config *settings = config.lookup(&zero);
+	u64 entry = occasion(ctx);
+	struct thread *thread;
 
 	if (!settings || settings->phase == PHASE_OFF)
 		return SKIP_END;
-#ifdef SESSION
-	if (PT_REGS_IP(ctx) != bpf_get_func_ip(ctx))
-		cookie = COOKIE_EXIT;
-#endif
-	if (cookie == COOKIE_EXIT) {
+	if (entry == COOKIE_EXIT) {
 		leave(ctx, settings);
 		return SKIP_END;
 	}
-	return enter(ctx, settings, cookie) ? 0 : SKIP_END;
+	thread = entering(ctx, settings);
+	return thread && enter_block(ctx, settings, thread, entry) ? 0 : SKIP_END;
+}
+
+/* mmap or mremap: its entry, or its end. */
+int on_mapping(struct pt_regs *ctx)
+{
+	u32 zero = 0;
+	struct config *settings = config.lookup(&zero);
+	u64 entry = occasion(ctx);
+	struct thread *thread;
+
+	if (!settings || settings->phase == PHASE_OFF)
+		return SKIP_END;
+	if (entry == COOKIE_EXIT) {
+		leave(ctx, settings);
+		return SKIP_END;
+	}
+	thread = entering(ctx, settings);
+	return thread && enter_mapping(ctx, settings, thread, entry) ? 0 : SKIP_END;
+}
+
+/* A round of the walk that the end of a call began. The last one ends the call. */
+int on_walk(struct pt_regs *ctx)
+{
+	u32 zero = 0, stack;
+	struct config *settings = config.lookup(&zero);
+	struct thread *thread = this_thread(0);
+	enum round came_to;
+
+	if (!settings)
+		return 0;
+	if (!thread) {	/* evicted between two rounds */
+		lose(LOST_THREADS_FULL);
+		return 0;
+	}
+	came_to = walk_round(thread);
+	if (came_to == ROUND_MORE)
+		walkers.call(ctx, 0);	/* does not come back */
+	end_stack(thread, came_to);
+	if (settings->phase != PHASE_COUNT)	/* only so that its rules are there by then */
+		return 0;
+	stack = number_of(thread);
+	if (stack == STACK_UNFILED)
+		lose(LOST_STACKS_FULL);
+	else
+		keep_shape(thread, stack);
+	if (thread->stack.truncated == TRUNCATED)
+		lose(LOST_TRUNCATED);
+	put_on_books(&thread->call, settings, stack);
+	return 0;
 }
 
 int on_free(struct pt_regs *ctx)	/* free (block) */
@@ -244,5 +316,16 @@ int on_free(struct pt_regs *ctx)	/* free (block) */
 
 	if (take_block(PT_REGS_PARM1(ctx), &block))
 		count_free(&block, block.size, 1);
+	return 0;
+}
+
+int on_unmap(struct pt_regs *ctx)	/* munmap (address, length) */
+{
+	u32 zero = 0;
+	struct config *settings = config.lookup(&zero);
+	u64 address = PT_REGS_PARM1(ctx);
+
+	if (settings && settings->phase == PHASE_COUNT && !(address & PAGE_LOW_BITS))
+		end_mappings(settings, PT_REGS_SP(ctx), address, whole_pages(PT_REGS_PARM2(ctx)));
 	return 0;
 }

@@ -62,15 +62,13 @@ static __always_inline u32 known_stack(struct thread *thread, u64 pc, u64 sp, u3
 }
 
 /* Keep the shape of the stack that was just walked. */
-static __always_inline void keep_shape(struct thread *thread, u64 pc, u64 sp, u32 stack)
+static __always_inline void keep_shape(struct thread *thread, u32 stack)
 {
 	struct shape *shape = &thread->shape;
-	u32 index = shape_index(pc, sp);
+	u32 index = shape_index(shape->pc, shape->sp);
 
 	if (shape->count > SHAPE_WORDS_MAX)
 		return;
-	shape->pc = pc;
-	shape->sp = sp;
 	shape->pid = bpf_get_current_pid_tgid() >> 32;
 	shape->stack = stack;
 	shape->truncated = thread->stack.truncated;

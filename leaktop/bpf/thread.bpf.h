@@ -24,6 +24,7 @@ struct call {
 	struct block old;	/* that block, taken off the books while the call runs */
 	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
 	u64 rest_in_front;	/* 1: they lie before `old`, else after it */
+	u64 address;		/* what it gave out, once it has returned */
 };
 
 /* What a stack can be read from: the registers that a callee saves, in a rule's order, then the
@@ -48,6 +49,12 @@ struct shape {
 	u16 words[SHAPE_WORDS_MAX];	/* their numbers */
 };
 
+/* Where a walk is: the registers of the frame that it stands in. */
+struct walk {
+	u64 pc, sp;
+	u64 id;			/* the mix of the return addresses met */
+};
+
 /* One thread's state. What takes a stack lies here and not in per-CPU memory, since uprobe programs
  * can be preempted by another thread's (bpf_prog_run_array_uprobe, kernel commit 8c7dcb84e3b7,
  * disables migration only). */
@@ -55,6 +62,7 @@ struct thread {
 	struct call call;
 	struct stack stack;	/* the stack of the call that is returning */
 	struct shape shape;	/* the shape of that stack */
+	struct walk walk;	/* the walk that finds it, between two rounds */
 	/* Where on the stack each saved register was met last; 0: it is still in the register, 1: it
 	 * cannot be followed. In map memory, of which the verifier tracks no contents: fewer states. */
 	u64 saved_at[SAVED_REGISTERS];

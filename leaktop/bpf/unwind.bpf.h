@@ -11,12 +11,6 @@ BPF_ARRAY(epoch, u64, 1);
 /* Stacks that need a rule, in order: struct question. */
 BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
 
-/* Where a walk is: the registers of the frame that it stands in. */
-struct walk {
-	u64 pc, sp;
-	struct thread *thread;	/* has the saved registers, lazily: few rules need one */
-};
-
 /* Note that a word of the view decided how a stack goes on. */
 static __always_inline void note_word(struct thread *thread, u64 word)
 {
@@ -62,9 +56,8 @@ static __always_inline int read_register(struct thread *thread, u32 i)
 
 /* Step out of a frame that the kernel made to run a signal handler: the registers of what was
  * interrupted lie in its struct ucontext (arch/x86/include/uapi/asm/sigcontext.h). */
-static __always_inline int leave_signal_frame(struct walk *walk)
+static __always_inline int leave_signal_frame(struct thread *thread, struct walk *walk)
 {
-	struct thread *thread = walk->thread;
 	u64 context = walk->sp;
 
 	if (read_word(thread, context + UCONTEXT_SP))
@@ -83,9 +76,9 @@ static __always_inline int leave_signal_frame(struct walk *walk)
 }
 
 /* Step out of one frame by its rule. 0: done. */
-static __always_inline int leave_frame(struct walk *walk, const struct frame_rule *rule)
+static __always_inline int leave_frame(struct thread *thread, struct walk *walk,
+				       const struct frame_rule *rule)
 {
-	struct thread *thread = walk->thread;
 	u64 cfa, from;
 
 	thread->word = walk->sp;
@@ -130,7 +123,8 @@ static __always_inline u64 copy_stack(void *image, const u32 most, u64 sp)
 }
 
 /* Ask for the rule of the address where a walk ended. False where the ring is full. */
-static __always_inline int ask(const struct walk *walk, u64 stack_id, u32 pid)
+static __always_inline int ask(struct thread *thread, const struct walk *walk, u64 stack_id,
+			       u32 pid)
 {
 	struct question *question = questions.ringbuf_reserve(sizeof(*question));
 
@@ -142,10 +136,10 @@ static __always_inline int ask(const struct walk *walk, u64 stack_id, u32 pid)
 	question->pid = pid;
 	question->lost = 0;
 	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
-		walk->thread->word = 0;
-		if (read_register(walk->thread, i))
+		thread->word = 0;
+		if (read_register(thread, i))
 			question->lost |= 1U << i;
-		question->registers[i] = walk->thread->word;
+		question->registers[i] = thread->word;
 	}
 	question->image_size = copy_stack(question->image, IMAGE_BYTES, walk->sp);
 	questions.ringbuf_submit(question, 0);
@@ -180,10 +174,8 @@ static __always_inline void take_registers(struct thread *thread, const struct p
 }
 
 /* Begin a walk at `pc` and `sp` with the registers that the view has. */
-static __always_inline struct walk begin_walk(struct thread *thread, u64 pc, u64 sp)
+static __always_inline void begin_walk(struct thread *thread, u64 pc, u64 sp)
 {
-	struct walk walk = { .pc = pc, .sp = sp, .thread = thread };
-
 	thread->shape.epoch = epoch_now();	/* before any rule is looked up */
 	thread->shape.count = 0;
 	thread->shape.end = 0;
@@ -191,56 +183,96 @@ static __always_inline struct walk begin_walk(struct thread *thread, u64 pc, u64
 	thread->view_bytes = copy_stack(&thread->view[SAVED_REGISTERS], VIEW_STACK_BYTES, sp);
 	for (int i = 0; i < SAVED_REGISTERS; i++)
 		thread->saved_at[i] = 0;
-	return walk;
 }
 
 /* Step out of the frame that the walk stands in by the rule for its pc. 0: done. */
-static __always_inline int step(struct walk *walk, const struct frame_rule *rule)
+static __always_inline int step(struct thread *thread, struct walk *walk,
+				const struct frame_rule *rule)
 {
-	return rule->flags & FLAG_SIGNAL ? leave_signal_frame(walk) : leave_frame(walk, rule);
+	return rule->flags & FLAG_SIGNAL ? leave_signal_frame(thread, walk)
+					 : leave_frame(thread, walk, rule);
 }
 
-/* Fill thread->stack with the stack that begins at `pc` and `sp` with the registers in the view,
- * and thread->shape with what decided it. */
-static __always_inline void take_stack(struct thread *thread, u64 pc, u64 sp)
+/* Begin to fill thread->stack with the stack that begins at `pc` and `sp` with the registers in the
+ * view, and thread->shape with what decides it. */
+static __always_inline void begin_stack(struct thread *thread, u64 pc, u64 sp)
+{
+	begin_walk(thread, pc, sp);
+	thread->shape.pc = thread->walk.pc = pc;
+	thread->shape.sp = thread->walk.sp = sp;
+	thread->walk.id = 0x243f6a8885a308d3ULL;
+	thread->stack.depth = 0;
+	thread->stack.truncated = TRUNCATED;
+}
+
+/* Frames that one round of a walk steps out of. The verifier follows each of them, so a long walk
+ * is several rounds of a short program: a tail call each, of which the kernel allows 33. */
+#define ROUND_FRAMES 16
+
+/* What a round of a walk came to. */
+enum round {
+	ROUND_END = 0,		/* the stack is as whole as it gets */
+	ROUND_UNKNOWN,		/* there is no rule for the address that it stands at */
+	ROUND_MORE,		/* another round can go on */
+};
+
+/* Fill thread->stack with the next frames of the walk. */
+static __always_inline enum round walk_round(struct thread *thread)
 {
 	struct stack *stack = &thread->stack;
-	struct walk walk = begin_walk(thread, pc, sp);
+	struct walk walk = thread->walk;
 	struct place place = place_of(0);
 	struct frame_rule *rule;
-	u64 id = 0x243f6a8885a308d3ULL;
-	int unknown = 0;
+	enum round came_to = ROUND_MORE;
 
-	stack->depth = 0;
-	stack->truncated = TRUNCATED;
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < STACK_DEPTH_MAX; i++) {	/* bound: the array's size */
-		stack->pc[i] = walk.pc;
-		stack->depth = i + 1;
-		id = mix(id, walk.pc);
+	for (u32 i = 0; i < ROUND_FRAMES; i++) {	/* bound: see there */
+		u32 depth = stack->depth;
+
+		if (depth >= STACK_DEPTH_MAX) {
+			came_to = ROUND_END;
+			break;
+		}
+		stack->pc[depth] = walk.pc;
+		stack->depth = depth + 1;
+		walk.id = mix(walk.id, walk.pc);
 		place.address = walk.pc;
 		rule = frame_rules.lookup(&place);
 		if (!rule) {
-			unknown = 1;
-			thread->shape.count = SHAPE_WORDS_MAX + 1;	/* will be another one */
+			came_to = ROUND_UNKNOWN;
 			break;
 		}
 		if (rule->base == BASE_OUTERMOST) {
 			stack->truncated = WHOLE;
+			came_to = ROUND_END;
 			break;
 		}
-		if (rule->base == BASE_UNKNOWN || step(&walk, rule))
+		if (rule->base == BASE_UNKNOWN || step(thread, &walk, rule)) {
+			came_to = ROUND_END;
 			break;
+		}
 		if (!walk.pc) {	/* a stack that someone made by hand ends in 0 */
 			stack->truncated = WHOLE;
+			came_to = ROUND_END;
 			break;
 		}
 	}
-	id = mix(id, stack->truncated);
-	if (unknown) {	/* an id of its own, so that it can be completed by itself */
-		u64 alone = mix(mix(id, bpf_ktime_get_ns()), bpf_get_current_pid_tgid()) | 2;
+	thread->walk = walk;
+	return came_to;
+}
 
-		if (ask(&walk, alone, place.pid)) {
+/* Give thread->stack its id, and ask for the rule that it ends without. */
+static __always_inline void end_stack(struct thread *thread, enum round came_to)
+{
+	struct stack *stack = &thread->stack;
+	u64 id = mix(thread->walk.id, stack->truncated);
+
+	if (came_to == ROUND_UNKNOWN) {	/* an id of its own, so that it can be completed by itself */
+		u64 who = bpf_get_current_pid_tgid();
+		u64 alone = mix(mix(id, bpf_ktime_get_ns()), who) | 2;
+
+		thread->shape.count = SHAPE_WORDS_MAX + 1;	/* will be another one */
+		if (ask(thread, &thread->walk, alone, who >> 32)) {
 			stack->truncated = ASKED;
 			id = alone;
 		}

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Protocol
 
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
-from leaktop.tracer.probes import Entry, Probe
+from leaktop.tracer.probes import Exit, Probe
 
 BPF_PROG_LOAD = 5
 BPF_LINK_CREATE = 28
@@ -80,8 +81,13 @@ class Attached:
 
     def close(self) -> None:
         """Detach everything; safe to call twice."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        # each waits for programs that run on any processor: all at once, so that it is one wait
+        closing = [Thread(target=os.close, args=(each,)) for each in self._descriptors]
+        self._descriptors.clear()
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
 
 
 class Attacher(Protocol):
@@ -124,8 +130,7 @@ class MultiLink:
 
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
         first = probes[0]
-        # free has no end of interest, so no session
-        sessions = self._sessions and first.function.entry is not Entry.FREE
+        sessions = self._sessions and first.function.exit is not Exit.NONE
         way = Way.SESSION if sessions else Way.MULTI
         offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
         cookies = (ct.c_uint64 * len(probes))(*(probe.cookie for probe in probes))

@@ -32,6 +32,15 @@ class Entry(Enum):
     """It has a program of its own."""
 
 
+_PROGRAMS = {
+    Entry.FREE: "on_free",
+    Entry.MUNMAP: "on_unmap",
+    Entry.MMAP: "on_mapping",
+    Entry.MREMAP: "on_mapping",
+}
+"""The BPF program for each kind of function; for all others ``on_call``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """One function of an allocator's interface."""
@@ -145,7 +154,7 @@ class Probe:
     @property
     def program(self) -> str:
         """Name of the BPF program (``bpf/memleak.bpf.c``)."""
-        return "on_free" if self.function.entry is Entry.FREE else "on_call"
+        return _PROGRAMS.get(self.function.entry, "on_call")
 
     @property
     def cookie(self) -> int:

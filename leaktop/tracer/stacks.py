@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from leaktop.model import Frame
 from leaktop.modules import Location
 from leaktop.tracer import layout
-from leaktop.tracer.loader import BpfMap
+from leaktop.tracer.maps import BpfMap
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 from leaktop.tracer.walk import stack_id as id_of

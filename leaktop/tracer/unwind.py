@@ -167,6 +167,7 @@ class Unwinder:
         """Stop answering; safe to call twice."""
         self._stop.set()
         if self._thread is not None:
+            self._program.end_questions()
             self._thread.join()
             self._thread = None
 

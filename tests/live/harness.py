@@ -40,6 +40,30 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def compiled_anew() -> tuple[str, str]:
+    """Return options with which leaktop can use no program that it compiled before."""
+    return "--max-stacks", str(16_385 + time.time_ns() // 1000 % 100_000)
+
+
+def command_lines_of_children(pid: int) -> list[str]:
+    """Return the command lines of a process's children; empty once it is gone."""
+    lines = []
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                lines.append(Path(f"/proc/{child}/cmdline").read_text().replace("\0", " "))
+    return lines
+
+
+def open_files(pid: int) -> list[str]:
+    """Return what a process has open; empty once it is gone."""
+    names = []
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            names.append(str(link.readlink()))
+    return names
+
+
 class Lines:
     """The lines of a stream, taken as they come by a thread of their own."""
 

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from tests.live.harness import (
     LEAKTOP,
     PATIENCE_S,
     Leaktop,
+    command_lines_of_children,
+    compiled_anew,
     environment,
+    open_files,
     parse,
     wait_until,
 )
@@ -69,19 +73,32 @@ def test_sudden_end(how: signal.Signals, start_target: StartTarget, trace: Trace
     assert "Traceback" not in "\n".join(leaktop.err.seen)
 
 
-def loads_bcc(leaktop: Leaktop) -> bool:
-    return "libbcc" in Path(f"/proc/{leaktop.process.pid}/maps").read_text()
+def is_compiling(leaktop: Leaktop) -> bool:
+    return any("compile_child" in line for line in command_lines_of_children(leaktop.process.pid))
+
+
+def is_loading(leaktop: Leaktop) -> bool:
+    return "anon_inode:bpf-map" in open_files(leaktop.process.pid)
+
+
+REACHED = {
+    "compiling": is_compiling,
+    "loading": is_loading,
+}
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("stage", ["loading", "attaching"])
+@pytest.mark.parametrize("stage", [*REACHED, "attaching"])
 def test_end_while_attaching(
     stage: str, how: signal.Signals, start_target: StartTarget, start_leaktop: StartLeaktop
 ) -> None:
     target = start_target("phases")
-    leaktop = start_leaktop("-b", "--json", "-p", str(target.pid))
-    wait_until(lambda: loads_bcc(leaktop), "bcc loaded")
-    if stage == "attaching":
+    leaktop = start_leaktop("-b", "--json", *compiled_anew(), "-p", str(target.pid))
+    for name, reached in REACHED.items():
+        wait_until(partial(reached, leaktop), name)
+        if name == stage:
+            break
+    else:
         wait_until(lambda: bool(changed_code(target.pid)), "first probe attached")
     code = leaktop.stop(how)
     # Until it has begun to trace it may die of the signal.
@@ -123,7 +140,7 @@ def test_target_that_is_killed(start_target: StartTarget, trace: Trace, build: B
         leaktop.close()
 
 
-@pytest.mark.parametrize("when", ["starting", "loading"])
+@pytest.mark.parametrize("when", ["starting", *REACHED])
 def test_target_that_exits_while_attaching(
     when: str, start_leaktop: StartLeaktop, build: Builder
 ) -> None:
@@ -132,9 +149,9 @@ def test_target_that_exits_while_attaching(
     )
     assert process.stdout is not None
     process.stdout.readline()
-    leaktop = start_leaktop("-b", "--json", "-p", str(process.pid))
-    if when == "loading":
-        wait_until(lambda: loads_bcc(leaktop), "bcc loaded")
+    leaktop = start_leaktop("-b", "--json", *compiled_anew(), "-p", str(process.pid))
+    if when in REACHED:
+        wait_until(partial(REACHED[when], leaktop), when)
     process.kill()
     process.communicate()
     code = leaktop.wait()

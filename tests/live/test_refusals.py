@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.conftest import Builder, StartTarget
-from tests.live.harness import LEAKTOP, ROOT, run_leaktop
+from tests.live.harness import LEAKTOP, ROOT, compiled_anew, run_leaktop
 from tests.live.traces import changed_code
 
 pytestmark = pytest.mark.live
@@ -97,7 +97,7 @@ def test_no_bcc(start_target: StartTarget, python_without_bcc: str) -> None:
     target = start_target("phases")
     path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     done = run_leaktop(
-        *("-b", "-p", str(target.pid)),
+        *("-b", *compiled_anew(), "-p", str(target.pid)),
         command=(python_without_bcc, "-m", "leaktop"),
         extra_environment={"PYTHONPATH": path},
     )

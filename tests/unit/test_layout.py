@@ -7,7 +7,7 @@ import pytest
 
 from leaktop.model import LOSSES
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.loader import BPF_SOURCE
+from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import COOKIE_EXIT
 
 HEADER = re.sub(r"/\*.*?\*/", "", (BPF_SOURCE / "memleak.h").read_text(), flags=re.DOTALL)

@@ -1,5 +1,6 @@
 """Loading where it cannot be: without bcc, with another bcc, with a program that is no program."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,25 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from leaktop.tracer.loader import package_hint, why_not_compiled
+from leaktop.tracer.image import package_hint, why_not_compiled
 
 LOAD = """
 import sys
-{prepare}
+from pathlib import Path
 from leaktop.tracer import TracerError
+from leaktop.tracer.image import Cache
 from leaktop.tracer.loader import Capacity, Program
 try:
-    Program(Capacity(), sessions=False)
+    Program(Capacity(), sessions=False, cache=Cache(Path(sys.argv[1])))
 except TracerError as error:
     print(error.exit_code)
     print(error)
 """
 
 
-def load(prepare: str) -> list[str]:
-    """Return the lines of what is raised, after the exit code, in an interpreter of its own."""
+def load(folder: Path, bcc: str) -> list[str]:
+    """Return the lines of what is raised, after the exit code, where `bcc` is the module's text."""
+    (folder / "bcc.py").write_text(bcc)
     done = subprocess.run(
-        [sys.executable, "-c", LOAD.format(prepare=prepare)],
+        [sys.executable, "-c", LOAD, str(folder / "cache")],
+        env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=True,
@@ -40,8 +44,8 @@ def test_importing_the_loader_does_not_import_bcc() -> None:
     assert done.stdout == b"False\n"
 
 
-def test_without_bcc_it_says_what_to_install() -> None:
-    code, what, how = load("sys.modules['bcc'] = None")
+def test_without_bcc_it_says_what_to_install(tmp_path: Path) -> None:
+    code, what, how = load(tmp_path, "raise ImportError\n")
     assert code == "3"
     assert "bcc cannot be imported" in what
     assert re.search(r"distribution: .*(bpfcc|-bcc)", what)
@@ -50,17 +54,22 @@ def test_without_bcc_it_says_what_to_install() -> None:
 
 def test_a_bcc_without_its_library_is_no_bcc(tmp_path: Path) -> None:
     # as bcc's libbcc.py does where the Python package is there and libbpfcc is not
-    (tmp_path / "bcc.py").write_text("import ctypes; ctypes.CDLL('libbcc.so.does-not-exist')\n")
-    code, what, _ = load(f"sys.path.insert(0, {str(tmp_path)!r})")
+    code, what, _ = load(tmp_path, "import ctypes; ctypes.CDLL('libbcc.so.does-not-exist')\n")
     assert code == "3"
     assert "bcc cannot be imported" in what
 
 
 def test_pypi_s_project_of_that_name_is_told_apart(tmp_path: Path) -> None:
-    (tmp_path / "bcc.py").write_text("def compile_brainfuck(): ...\n")
-    code, what = load(f"sys.path.insert(0, {str(tmp_path)!r})")
+    code, what = load(tmp_path, "def compile_brainfuck(): ...\n")
     assert code == "3"
     assert "pip uninstall bcc" in what
+
+
+def test_a_compiler_that_crashes_is_told(tmp_path: Path) -> None:
+    code, what, what_next = load(tmp_path, "import os; os.abort()\n")
+    assert code == "3"
+    assert "cannot compile" in what
+    assert what_next.endswith("?")
 
 
 @pytest.mark.parametrize(

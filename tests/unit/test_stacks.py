@@ -11,7 +11,7 @@ from leaktop.modules import Location, Module
 from leaktop.tracer import layout
 from leaktop.tracer import stacks as room
 from leaktop.tracer.layout import ASKED, TRUNCATED, WHOLE
-from leaktop.tracer.loader import BpfMap
+from leaktop.tracer.maps import BpfMap
 from leaktop.tracer.stacks import StackBook
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
