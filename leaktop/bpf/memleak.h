@@ -143,11 +143,12 @@ struct frame_rule {
 					 * bcc knows no array */
 };
 
-/* How much of the stack goes with a question. */
+/* How much of the stack goes with a question; how much while many wait. */
 #define IMAGE_BYTES 16384
+#define BRIEF_IMAGE_BYTES 2048
 
 /* A stack that ends at a code address without a rule: what user space needs to answer with the
- * rule, and to complete this very stack from what lay on it. */
+ * rule, and to complete this very stack from what lay on it: the image, which follows. */
 struct question {
 	u64 stack_id;		/* the stack's id, which no other has; 0: only the rules are wanted */
 	u64 pc;			/* code address without a rule */
@@ -156,7 +157,6 @@ struct question {
 	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
 	u32 lost;		/* bit i: registers[i] cannot be followed */
 	u64 image_size;		/* bytes of image that could be read */
-	u8 image[IMAGE_BYTES];
 };
 
 /* Index of each named loss in `losses`; model.LOSSES has the same names in this order. */
@@ -180,7 +180,7 @@ _Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
-_Static_assert(sizeof(struct question) == 16472, "layout.py: QUESTION");
+_Static_assert(sizeof(struct question) == 88, "layout.py: QUESTION");
 _Static_assert(sizeof(struct stack) == 1032, "layout.py: STACK");
 
 #endif

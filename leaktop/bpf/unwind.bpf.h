@@ -8,8 +8,10 @@
 BPF_TABLE("hash", struct place, struct frame_rule, frame_rules, RULES_MAX);
 /* Grows when rules are taken back: stacks are not what they were by then. key: 0. */
 BPF_ARRAY(epoch, u64, 1);
-/* Stacks that need a rule, in order: struct question. */
+/* Stacks that need a rule, in order: struct question and an image of IMAGE_BYTES. */
 BPF_RINGBUF_OUTPUT(questions, QUESTIONS_PAGES);
+/* More of them, while that is full: struct question and an image of BRIEF_IMAGE_BYTES. */
+BPF_RINGBUF_OUTPUT(brief_questions, QUESTIONS_PAGES);
 
 /* Note that a word of the view decided how a stack goes on. */
 static __always_inline void note_word(struct thread *thread, u64 word)
@@ -122,14 +124,22 @@ static __always_inline u64 copy_stack(void *image, const u32 most, u64 sp)
 	return 0;
 }
 
-/* Ask for the rule of the address where a walk ended. False where the ring is full. */
-static __always_inline int ask(struct thread *thread, const struct walk *walk, u64 stack_id,
-			       u32 pid)
+/* The same with an image of less than a page: as much, or up to the end of the page. */
+static __always_inline u64 copy_little(void *image, const u32 most, u64 sp)
 {
-	struct question *question = questions.ringbuf_reserve(sizeof(*question));
+	u64 size = PAGE_SIZE - (sp & (PAGE_SIZE - 1));
 
-	if (!question)
-		return 0;
+	if (!read_user(image, most, (void *)sp))
+		return most;
+	if (size < most && !read_user(image, size, (void *)sp))
+		return size;
+	return 0;
+}
+
+/* Fill in a question, all but its image. */
+static __always_inline void fill_question(struct question *question, struct thread *thread,
+					  const struct walk *walk, u64 stack_id, u32 pid)
+{
 	question->stack_id = stack_id;
 	question->pc = walk->pc;
 	question->sp = walk->sp;
@@ -141,8 +151,27 @@ static __always_inline int ask(struct thread *thread, const struct walk *walk, u
 			question->lost |= 1U << i;
 		question->registers[i] = thread->word;
 	}
-	question->image_size = copy_stack(question->image, IMAGE_BYTES, walk->sp);
-	questions.ringbuf_submit(question, 0);
+}
+
+/* Ask for the rule of the address where a walk ended. False where there is no room. A burst on a new
+ * path asks for every one of its stacks until the first is answered: the rest with small images. */
+static __always_inline int ask(struct thread *thread, const struct walk *walk, u64 stack_id,
+			       u32 pid)
+{
+	struct question *question = questions.ringbuf_reserve(sizeof(*question) + IMAGE_BYTES);
+
+	if (question) {
+		fill_question(question, thread, walk, stack_id, pid);
+		question->image_size = copy_stack(question + 1, IMAGE_BYTES, walk->sp);
+		questions.ringbuf_submit(question, 0);
+		return 1;
+	}
+	question = brief_questions.ringbuf_reserve(sizeof(*question) + BRIEF_IMAGE_BYTES);
+	if (!question)
+		return 0;
+	fill_question(question, thread, walk, stack_id, pid);
+	question->image_size = copy_little(question + 1, BRIEF_IMAGE_BYTES, walk->sp);
+	brief_questions.ringbuf_submit(question, 0);
 	return 1;
 }
 

@@ -64,7 +64,6 @@ FRAME_RULE = np.dtype(
         ("slots", "u1", (SAVED_REGISTERS,)),
     ]
 )
-IMAGE_BYTES = 16384
 QUESTION = np.dtype(
     [
         ("stack_id", "u8"),
@@ -74,7 +73,6 @@ QUESTION = np.dtype(
         ("pid", "u4"),
         ("lost", "u4"),
         ("image_size", "u8"),
-        ("image", "u1", (IMAGE_BYTES,)),
     ]
 )
 

@@ -6,7 +6,7 @@ every start.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from leaktop.tracer import TracerError, kernel, layout
 from leaktop.tracer.image import Cache, default_cache, image_of
 from leaktop.tracer.kernel import MapSpec
-from leaktop.tracer.maps import BpfArray, BpfMap, RingBuffer
+from leaktop.tracer.maps import BpfArray, BpfMap, RingBuffer, Rings
 
 MAIN = "memleak.bpf.c"
 _PROGRAMS = ("on_call", "on_mapping", "on_walk", "on_free", "on_unmap")
@@ -38,8 +38,11 @@ KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 """Where a kernel that describes its types does so; by them programs keep state with a task, as they
 may since kernel commit a10787e6d58c, before there were attach cookies."""
 
-QUESTIONS_PAGES = 2048
-"""Pages of the ring that questions come through, a power of two: 8 MB, room for 500 of them."""
+_QUESTIONS = ("questions", "brief_questions")
+QUESTIONS_PAGES = 1024
+"""Pages of each ring that questions come through, a power of two: 4 MB, room for 250 with a large
+image of the stack and 1,900 with a small one, until the first of a burst on a new path is
+answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,7 @@ class Program:
         self._specs = {spec.name: spec for spec in self._image.maps}
         self._maps: dict[str, int] = {}
         self._loaded: dict[tuple[str, int], int] = {}
-        self._ring: RingBuffer | None = None
-        self._take: Callable[[bytes], None] = lambda record: None
+        self._rings: Rings | None = None
         try:
             for spec in self._image.maps:
                 self._maps[spec.name] = _made(spec)
@@ -108,28 +110,32 @@ class Program:
             kernel.update(self._maps["walkers"], zero.ctypes.data, walk.ctypes.data)
         return self._load(function, attach_type)
 
-    def open_questions(self, answer: Callable[[bytes], None]) -> None:
-        """Call ``answer`` with each ``struct question`` that ``poll_questions`` finds."""
-        self._ring = RingBuffer(self._maps["questions"], self._specs["questions"].entries)
-        self._take = answer
+    def open_questions(self) -> None:
+        """Map the memory that questions come through."""
+        self._rings = Rings(
+            {
+                self._maps[name]: RingBuffer(self._maps[name], self._specs[name].entries)
+                for name in _QUESTIONS
+            }
+        )
 
-    def poll_questions(self, timeout_s: float) -> None:
-        """Wait for questions, this long at most, and take all that are there."""
-        assert self._ring is not None
-        self._ring.poll(timeout_s, self._take)
+    def questions(self, timeout_s: float) -> Iterator[bytes]:
+        """Wait, this long at most, and yield each ``struct question`` that is there."""
+        assert self._rings is not None
+        return self._rings.poll(timeout_s)
 
     def end_questions(self) -> None:
-        """Let ``poll_questions`` return at once, from now on; any thread may call."""
-        if self._ring is not None:
-            self._ring.wake()
+        """Let ``questions`` end at once, from now on; any thread may call."""
+        if self._rings is not None:
+            self._rings.wake()
 
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
         self.stack_stats.close()
         self.stack_count.close()
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        if self._rings is not None:
+            self._rings.close()
+            self._rings = None
         self._close_descriptors()
 
     def _load(self, function: str, attach_type: int) -> int:

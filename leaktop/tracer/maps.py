@@ -5,7 +5,7 @@ import mmap
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,7 @@ class BpfArray:
 class RingBuffer:
     """Records that the program submits, in order (Documentation/bpf/ringbuf.rst).
 
-    One thread reads. Its positions are 64-bit words that are read and written whole.
+    One thread reads. Positions are 64-bit words that are read and written whole.
     """
 
     def __init__(self, fd: int, size: int) -> None:
@@ -190,29 +190,9 @@ class RingBuffer:
         self._ours = mmap.mmap(fd, page)  # how far we are: writable
         # how far the program is, then the records, twice in a row: none is cut by the end
         self._records = mmap.mmap(fd, page + 2 * size, **_SHARED, offset=page)
-        self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._either = select.poll()
-        self._either.register(fd, select.POLLIN)
-        self._either.register(self._woken, select.POLLIN)
 
-    def poll(self, timeout_s: float, take: Callable[[bytes], None]) -> None:
-        """Wait for records, this long at most, and call ``take`` with all that are there."""
-        for fd, _ in self._either.poll(timeout_s * 1000):
-            if fd == self._fd:
-                for record in self._ready_records():
-                    take(record)
-
-    def wake(self) -> None:
-        """Let ``poll`` return at once, from now on; any thread may call."""
-        os.eventfd_write(self._woken, 1)
-
-    def close(self) -> None:
-        """Let go of the memory."""
-        os.close(self._woken)
-        self._ours.close()
-        self._records.close()
-
-    def _ready_records(self) -> Iterator[bytes]:
+    def records(self) -> Iterator[bytes]:
+        """Yield each record that is there; it is taken with that."""
         position = _WORD.unpack_from(self._ours)[0]
         while position < _WORD.unpack_from(self._records)[0]:
             start = mmap.PAGESIZE + (position & self._mask)
@@ -226,6 +206,39 @@ class RingBuffer:
             _WORD.pack_into(self._ours, 0, position)
             if not header & _DISCARDED:
                 yield record
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._ours.close()
+        self._records.close()
+
+
+class Rings:
+    """Ring buffers whose records one thread waits for together."""
+
+    def __init__(self, rings: Mapping[int, RingBuffer]) -> None:
+        """``rings``: by descriptor, which stays the caller's."""
+        self._rings = rings
+        self._woken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._any = select.poll()
+        for fd in (*rings, self._woken):
+            self._any.register(fd, select.POLLIN)
+
+    def poll(self, timeout_s: float) -> Iterator[bytes]:
+        """Wait for records, this long at most, and yield all that are there."""
+        for fd, _ in self._any.poll(timeout_s * 1000):
+            if fd in self._rings:
+                yield from self._rings[fd].records()
+
+    def wake(self) -> None:
+        """Let ``poll`` return at once, from now on; any thread may call."""
+        os.eventfd_write(self._woken, 1)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        os.close(self._woken)
+        for ring in self._rings.values():
+            ring.close()
 
 
 _WORD = struct.Struct("=Q")

@@ -159,7 +159,7 @@ class Unwinder:
         """Begin to answer."""
         self._code = self._process.code()
         self._book.open((module for _, module in self._process.code_files()), _OPEN_S)
-        self._program.open_questions(self._take)
+        self._program.open_questions()
         self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
         self._thread.start()
 
@@ -182,11 +182,11 @@ class Unwinder:
             time.sleep(left)
 
     def _take(self, data: bytes) -> None:
-        # answered here and not after the poll, which goes on as long as questions keep coming
         self.last_question = time.monotonic()
+        size = layout.QUESTION.itemsize
         try:
-            self._answer(np.frombuffer(data, layout.QUESTION, 1)[0])
-        except Exception as error:  # (bcc would print it over the screen)
+            self._answer(np.frombuffer(data[:size], layout.QUESTION)[0], data[size:])
+        except Exception as error:
             self.problem = f"a stack could not be followed: {type(error).__name__}: {error}"
 
     def _run(self) -> None:
@@ -196,13 +196,14 @@ class Unwinder:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         refreshed = time.monotonic()
         while not self._stop.is_set():
-            self._program.poll_questions(_POLL_S)
+            for question in self._program.questions(_POLL_S):
+                self._take(question)
             if time.monotonic() - refreshed > _REFRESH_S:
                 refreshed = time.monotonic()
                 with contextlib.suppress(TracerError):
                     self._drop_rules_of_changed_code()
 
-    def _answer(self, question: np.void) -> None:
+    def _answer(self, question: np.void, stack: bytes) -> None:
         self._kernel_pid = int(question["pid"])
         lost = int(question["lost"])
         frame = Frame(
@@ -213,8 +214,7 @@ class Unwinder:
                 for i, value in enumerate(question["registers"].tolist())
             ),
         )
-        size = int(question["image_size"])
-        image = StackImage(frame.sp, question["image"][:size].tobytes())
+        image = StackImage(frame.sp, stack[: int(question["image_size"])])
         rest = None
         try:
             with contextlib.suppress(OutsideImageError):
