@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from leaktop.binary import Binary
 from leaktop.elf import ElfAddress, ElfError, FileOffset
+from leaktop.kallsyms import KERNEL, KernelSymbol, KernelSymbols, is_kernel_address
 from leaktop.model import Frame
 from leaktop.modules import Location, Module, open_module
 from leaktop.native import Call, Demangler, LineReader, NativeError
@@ -55,6 +56,7 @@ class _Named:
     mangled: str | None = None
     start: ElfAddress | None = None
     jit: JitSymbol | None = None
+    kernel: KernelSymbol | None = None
 
 
 class Symbolizer:
@@ -64,10 +66,13 @@ class Symbolizer:
     ``problems`` says why.
     """
 
-    def __init__(self, perf_map: PerfMap | None = None) -> None:
-        """``perf_map`` is the target's, for code that is in no file."""
+    def __init__(
+        self, perf_map: PerfMap | None = None, kernel: KernelSymbols | None = None
+    ) -> None:
+        """``perf_map`` is the target's, for code that is in no file; ``kernel`` this machine's."""
         self._lock = threading.Lock()
         self._perf_map = perf_map
+        self._kernel = KernelSymbols() if kernel is None else kernel
         self._binaries: _Cache[object, Binary | None] = _Cache(_MAX_BINARIES)
         self._named: _Cache[tuple[object, FileOffset], _Named] = _Cache(_MAX_NAMES)
         self._readable: _Cache[str, str] = _Cache(_MAX_NAMES)
@@ -94,12 +99,14 @@ class Symbolizer:
     def problems(self) -> Mapping[str, str]:
         """Return why modules are unnamed or without lines: module name to a one-line reason.
 
-        Also why a perf map is not believed, by its path.
+        Also why a perf map is not believed, by its path, and why kernel frames have no names.
         """
         with self._lock:
             problems = dict(self._problems)
             if self._perf_map is not None and self._perf_map.problem:
                 problems[self._perf_map.path] = self._perf_map.problem
+            if self._kernel.problem:
+                problems[KERNEL] = self._kernel.problem
         return MappingProxyType(problems)
 
     def close(self) -> None:
@@ -113,6 +120,8 @@ class Symbolizer:
 
     def _name_one(self, location: Location) -> _Named:
         module = location.module
+        if module is None and is_kernel_address(location.address):
+            return _Named(kernel=self._kernel.find(location.address - 1))
         if module is None or self._binary(module) is None:
             jit = None
             if self._perf_map is not None:
@@ -226,6 +235,8 @@ def _frames(
     if jit is not None:
         inside = location.address - jit.start
         return [Frame(location.address, jit.module, jit.name, inside, file=jit.file)]
+    if module is None and is_kernel_address(location.address):
+        return [_kernel_frame(location.address, named.kernel)]
     physical = Frame(
         address=location.address,
         module=module.name if module else None,
@@ -251,3 +262,9 @@ def _frames(
         for call in calls[:-1]
     ]
     return [*inlined, replace(physical, symbol=symbol, offset=offset)]
+
+
+def _kernel_frame(address: int, symbol: KernelSymbol | None) -> Frame:
+    if symbol is None:
+        return Frame(address, KERNEL)
+    return Frame(address, symbol.module, symbol.name, address - symbol.start)

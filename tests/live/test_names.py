@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from leaktop.kallsyms import KERNEL, KernelSymbols
 from tests.live.conftest import Builder, Trace
 from tests.live.harness import TargetProcess, require
 
@@ -64,3 +65,25 @@ def test_a_rust_program(trace: Trace, started: list[TargetProcess], tmp_path: Pa
         assert "rusty::main" in names
         assert names[-1] == "_start"
         assert {frame["line"] for frame in stack["frames"]} & {7}  # kept.push
+
+
+@pytest.mark.live
+def test_the_running_kernels_functions() -> None:
+    listed: dict[int, list[list[str]]] = {}
+    for line in Path("/proc/kallsyms").read_text().splitlines():
+        address, kind, *name = line.split()
+        if kind in "tT":
+            listed.setdefault(int(address, 16), []).append(name)
+    symbols = KernelSymbols()
+    wrong = []
+    for address in [*listed][:: len(listed) // 500]:
+        found = symbols.find(address)
+        if found is None or found.start != address:
+            wrong.append(listed[address])
+        elif [found.name, *([] if found.module == KERNEL else [found.module])] not in listed[
+            address
+        ]:
+            wrong.append([found.name, found.module])
+    assert wrong == []
+    assert symbols.problem is None
+    assert len(symbols) > 10_000
