@@ -123,8 +123,8 @@ class KernelSymbols:
                 best, chosen = rank, (name[:_MAX_NAME], module[:_MAX_NAME])
         if chosen is None:
             return None
-        name, module = (each.decode("utf-8", "backslashreplace").strip() for each in chosen)
-        return KernelSymbol(name, start, module or KERNEL)
+        text, place = (each.decode("utf-8", "backslashreplace").strip() for each in chosen)
+        return KernelSymbol(text, start, place or KERNEL)
 
 
 def _read_all(descriptor: int) -> bytes:

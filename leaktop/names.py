@@ -34,6 +34,7 @@ _OPERATOR = re.compile(r"\boperator[^(){}]*$")
 _NO_BRACKETS = re.compile(
     r"\boperator(?:\(\)|\[\]|\s*(?:<=>|->\*?|<<=?|>>=?|<=|>=|<|>))"
     r"|<(?:module|lambda|locals|listcomp|setcomp|dictcomp|genexpr)>"  # Python
+    r"|(?<=\.)<(?:cl)?init>"  # Java
 )
 _MAX_NESTED = 8
 _GO_PATH = re.compile(r"^(?:[\w-]+\.)+[a-z]{2,}/(?:[^/\s(\[]+/)*(?=[^/\s(\[]+\.)")
@@ -143,8 +144,8 @@ def _without_result(name: str) -> str:
 
 
 def _is_result(text: str) -> bool:
-    # not so in names as runtimes give them: `LazyCompile:~f /a.js`, `vtable for X`
-    return re.search(r"\bfor$|[/~*]\w|[^:]:[^:]", text) is None
+    # not so in names as runtimes give them: `get size`, `LazyCompile:~f /a.js`, `vtable for X`
+    return text not in {"get", "set"} and re.search(r"\bfor$|[/~*]\w|[^:]:[^:]", text) is None
 
 
 def _fold(name: str, folded: str, nested: int = 0) -> str:

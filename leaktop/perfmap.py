@@ -2,8 +2,7 @@
 
 Format: tools/perf/Documentation/jit-interface.txt in Linux; lines ``START SIZE name``, numbers in
 hexadecimal. Written by ``node --perf-basic-prof``, by Java's perf-map-agent or ``jcmd PID
-Compiler.perfmap``, and by ``python -X perf``, whose names also carry the file (CPython,
-Python/perf_trampoline.c).
+Compiler.perfmap``, and by ``python -X perf``; ``leaktop.jitnames`` says what the names mean.
 """
 
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leaktop import jitnames
 from leaktop.procfs import parse_stat, parse_status
 from leaktop.root import RefusedError, Root
 from leaktop.symtab import MAX_NAME
@@ -27,7 +27,6 @@ _SEAM = 64  # bytes that must still be there for a file to have only grown
 _TOP = 2**63
 _LONG_S, _REST = 0.05, 10  # a read that took long is not repeated for so many times as long
 _CLOCK_S = 2.0  # by how much the clocks of files and of processes may differ
-_PYTHON = "py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,9 @@ class JitSymbol:
     start: int
     """Address in the target's memory."""
     module: str
-    """A pseudo name: ``[python]`` or ``[jit]``."""
+    """A pseudo name, by the runtime where it is known: ``[python]``, ``[js]``, … or ``[jit]``."""
     file: str | None = None
+    line: int | None = None
 
 
 class PerfMap:
@@ -120,11 +120,10 @@ class PerfMap:
         end = self._text.find(b"\n", at, at + MAX_NAME)
         raw = bytes(self._text[at : end if end >= 0 else at + MAX_NAME])
         name = raw.decode("utf-8", "backslashreplace").strip()
-        start = self._starts[index]
-        function, colon, file = name.removeprefix(_PYTHON).partition(":")
-        if name.startswith(_PYTHON) and colon and function:
-            return JitSymbol(function, start, "[python]", file or None)
-        return JitSymbol(name, start, "[jit]") if name else None
+        if not name:
+            return None
+        function, module, file, line = jitnames.parse(name)
+        return JitSymbol(function, self._starts[index], module, file, line)
 
     def _read(self) -> None:
         try:

@@ -30,6 +30,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from leaktop import jitnames
 from leaktop.model import Frame
 from leaktop.names import qualified_name
 
@@ -90,9 +91,6 @@ _RUST = (
 )
 _GO = r"runtime[./].*|_cgo_\w+|_cgoexp_\w+|x_cgo_\w+|crosscall\w*|_Cfunc_\w+"
 
-MANAGED = frozenset({"[python]", "[jit]"})
-"""Modules of frames whose functions a runtime named itself (``leaktop.perfmap``)."""
-
 _RUNTIME_FILE = re.compile(
     r"(?:lib)?python\d[\d.]*\w?(?:\.so.*)?|node(?:js)?|libnode\.so.*|libjvm\.so|libcoreclr\.so"
 )
@@ -120,7 +118,7 @@ def frame_that_matters(frames: Sequence[Frame]) -> Frame:
     an empty stack a frame at address 0.
     """
     named = None
-    managed = any(frame.module in MANAGED for frame in frames)
+    managed = any(frame.module in jitnames.MODULES for frame in frames)
     for frame in frames:
         if frame.symbol is None:
             continue
@@ -131,6 +129,6 @@ def frame_that_matters(frames: Sequence[Frame]) -> Frame:
 
 
 def _is_runtime(frame: Frame) -> bool:
-    if frame.module in MANAGED:
+    if frame.module in jitnames.MODULES:
         return _RUNTIME_STUB.fullmatch(frame.symbol or "") is not None
     return _RUNTIME_FILE.fullmatch(frame.module or "") is not None

@@ -234,7 +234,7 @@ def _frames(
     module, jit = location.module, named.jit
     if jit is not None:
         inside = location.address - jit.start
-        return [Frame(location.address, jit.module, jit.name, inside, file=jit.file)]
+        return [Frame(location.address, jit.module, jit.name, inside, jit.file, jit.line)]
     if module is None and is_kernel_address(location.address):
         return [_kernel_frame(location.address, named.kernel)]
     physical = Frame(

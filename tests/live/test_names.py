@@ -71,11 +71,11 @@ def test_a_rust_program(trace: Trace, started: list[TargetProcess], tmp_path: Pa
 def test_the_running_kernels_functions() -> None:
     listed: dict[int, list[list[str]]] = {}
     for line in Path("/proc/kallsyms").read_text().splitlines():
-        address, kind, *name = line.split()
+        start, kind, *name = line.split()
         if kind in "tT":
-            listed.setdefault(int(address, 16), []).append(name)
+            listed.setdefault(int(start, 16), []).append(name)
     symbols = KernelSymbols()
-    wrong = []
+    wrong: list[object] = []
     for address in [*listed][:: len(listed) // 500]:
         found = symbols.find(address)
         if found is None or found.start != address:

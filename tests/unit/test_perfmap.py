@@ -37,14 +37,14 @@ def names(found: PerfMap, *addresses: int) -> list[str | None]:
 
 
 def test_names_by_address(listing: Path) -> None:
-    listing.write_text("1000 10 one\n2000 8 LazyCompile:*two words /a.js:1:2\n0x3000 0x10 hex\n")
+    listing.write_text("1000 10 one\n2000 8 LazyCompile:*two words /a.js:3:2\n0x3000 0x10 hex\n")
     found = perf_map(listing)
     assert names(found, 0xFFF, 0x1000, 0x100F, 0x1010) == [None, "one", "one", None]
-    assert names(found, 0x2007, 0x2008) == ["LazyCompile:*two words /a.js:1:2", None]
+    assert names(found, 0x2007, 0x2008) == ["two words", None]
     assert names(found, 0x3001, -1, 2**64) == ["hex", None, None]
     two = found.find(0x2000)
     assert two is not None
-    assert (two.start, two.module, two.file) == (0x2000, "[jit]", None)
+    assert (two.start, two.module, two.file, two.line) == (0x2000, "[js]", "/a.js", 3)
     assert found.problem is None
 
 
@@ -212,3 +212,30 @@ def test_map_of_a_running_process_by_its_innermost_pid() -> None:
     outer.wait()
     outer.stdout.close()
     assert PerfMap.of_process(2**22 + 1) is None
+
+
+SCRIPT = (
+    "function tick() {}\ntick(); console.log(1); process.stdin.on('data', () => process.exit())"
+)
+
+
+def test_what_node_writes(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("no node")
+    source = tmp_path / "a b.js"
+    source.write_text(SCRIPT)
+    running = subprocess.Popen(
+        ["node", "--perf-basic-prof", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    found = PerfMap.of_process(running.pid)
+    assert found is not None
+    starts = [int(line.split()[0], 16) for line in Path(found.path).read_text().splitlines()]
+    symbols = [found.find(start) for start in starts]
+    running.communicate(b"\n")
+    Path(found.path).unlink()
+    functions = {
+        (each.name, each.module, each.line) for each in symbols if each and each.file == str(source)
+    }
+    assert functions == {("tick", "[js]", 1), ("(anonymous)", "[js]", 1)}
