@@ -40,6 +40,8 @@ class Binary:
                 self._part(lambda: self._add(mini))
                 self._more = mini.size // _SYMBOL_BYTES
         self._stubs: PltStubs | None = self._part(self._elf.plt)
+        self.parts: debugfiles.Parts | None = self._part(lambda: self._find_parts(module))
+        """Other files that its lines may go on in."""
         if not any(map(len, self._tables)) and not self.problem:
             self.problem = "no symbols: stripped"
 
@@ -71,6 +73,11 @@ class Binary:
         if elf.has_symtab:
             self._add(elf)
         return elf.has_symtab
+
+    def _find_parts(self, module: Module) -> debugfiles.Parts | None:
+        if not self.with_lines.open_elf().may_be_in_parts:
+            return None
+        return debugfiles.Parts(module, self.with_lines)
 
     def _add(self, elf: ElfFile) -> None:
         self._tables.append(elf.symbols())

@@ -6,8 +6,13 @@ Separate Files"), or in the cache of debuginfod's client (debuginfod_find_debugi
 
 The target's root comes first, then this machine's own. A separate file counts only where it has
 the build-id of the file that it is for; where that has none, the CRC in .gnu_debuglink decides.
+
+Debug information itself may go on in other files: what dwz moved to one that programs share
+(.gnu_debugaltlink, by build-id), and split units (.dwo, .dwp; DWARF 5, 7.3.5), whose signature
+the reader checks.
 """
 
+import errno
 import io
 import lzma
 import os
@@ -29,6 +34,8 @@ _MAX_DICTIONARY = 48 << 20  # memory of the decoder
 _CHUNK = 1 << 20
 _MAX_LINK = 4096
 _MAX_CHECKED = 1 << 30  # bytes that a CRC is computed over
+_SPLIT, _PACKAGE = (".dwo", ".dwp", ".o"), ".dwp"
+_MAX_MISSING = 16
 
 
 class DebugLink(NamedTuple):
@@ -91,6 +98,97 @@ def find(module: Module, elf: ElfFile) -> Module | None:
             found.hold(root.open(path))
             if _fits(found, module, link):
                 return found
+    return None
+
+
+class Parts:
+    """The files that the debug information of one file goes on in; for one thread at a time."""
+
+    def __init__(self, module: Module, with_lines: Module) -> None:
+        """``with_lines`` is the module itself or its debug file. Raises ElfError."""
+        self._module = module
+        self._with_lines = with_lines
+        self._missing: dict[str, str] = {}
+        elf = with_lines.open_elf()
+        shared = _alternate_link(elf)
+        self._shared = _find_shared(with_lines, *shared) if shared else None
+        if shared and self._shared is None:
+            self._missing[shared[0]] = "not there"
+
+    @property
+    def modules(self) -> list[Module]:
+        """The file with the lines, and the one that dwz moved parts of it to."""
+        return [self._with_lines] if self._shared is None else [self._with_lines, self._shared]
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing, in one line; None where nothing was missed yet."""
+        for path, reason in self._missing.items():
+            more = len(self._missing) - 1
+            others = f" (and {more} more)" if more else ""
+            return f"lines or inlined names are in {path}, which is {reason}{others}"
+        return None
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of a split file that the debug information names, to read it from.
+
+        It is looked for in the target's root, and among this machine's own debug files. Raises
+        OSError and RefusedError.
+        """
+        if not path.endswith(_SPLIT):
+            raise RefusedError("no split debug file")
+        reason = "not there"
+        for root, candidate in self._places(path):
+            try:
+                return root.open(candidate)
+            except RefusedError as error:
+                reason = str(error)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    reason = f"not readable: {error.strerror}"
+        if not path.endswith(_PACKAGE) and len(self._missing) < _MAX_MISSING:
+            self._missing[path] = reason
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def _places(self, path: str) -> Iterator[tuple[Root, str]]:
+        # libdw takes a package in place of a file that is in it, too; where it would look for one
+        # itself depends on what it may see of the folder that the program is in
+        root = self._module.root or _own_root()
+        packages = [f"{each.path}{_PACKAGE}" for each in (self._module, self._with_lines)]
+        if path.startswith("/"):
+            path = root.inside(path)
+        else:
+            path = f"{self._with_lines.path.rpartition('/')[0]}/{path}"
+        for each in packages if path.endswith(_PACKAGE) else [path, *packages]:
+            yield root, each
+            if each.startswith(f"{_DEBUG}/"):
+                yield _own_root(), each
+
+
+def _alternate_link(elf: ElfFile) -> tuple[str, str] | None:
+    # path and build-id of the file that dwz made
+    data = elf.section(".gnu_debugaltlink", _MAX_LINK)
+    if data is None:
+        return None
+    name, end, build_id = data.partition(b"\0")
+    if not end or not name or not build_id:
+        raise ElfError("damaged .gnu_debugaltlink")
+    return os.fsdecode(name), build_id.hex()
+
+
+def _find_shared(module: Module, name: str, build_id: str) -> Module | None:
+    roots = [_own_root()] if module.root is None else [module.root, _own_root()]
+    path = name if name.startswith("/") else f"{module.path.rpartition('/')[0]}/{name}"
+    for root in roots:
+        for each in (path, f"{_DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"):
+            if root is not module.root and not each.startswith(f"{_DEBUG}/"):
+                continue
+            with suppress(OSError, RefusedError, ElfError):
+                found = Module(each)
+                found.root = module.root
+                found.hold(root.open(each))
+                if found.build_id == build_id and found.open_elf().has_debug_information:
+                    return found
     return None
 
 

@@ -205,6 +205,15 @@ class ElfFile:
             names = (".debug_info", ".zdebug_info")
             return any(each["type"] != _SHT_NOBITS for each in self._named(*names))
 
+    @property
+    def may_be_in_parts(self) -> bool:
+        """Whether more debug information may be in other files: split DWARF (5, 7.3.2), or dwz.
+
+        Raises ElfError.
+        """
+        with _elf_errors():
+            return bool(len(self._named(".debug_addr", ".zdebug_addr", ".gnu_debugaltlink")))
+
     def section(self, name: str, limit: int) -> bytes | None:
         """Return the bytes of a section as they are in the file, None without such a section.
 

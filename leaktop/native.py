@@ -5,20 +5,24 @@ object for each thing asked, in order, or ``{"error": ...}`` in place of the nex
 by its length as 32-bit little-endian. What comes back is checked like anything from the target.
 """
 
+import errno
 import json
+import os
+import select
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leaktop.elf import ElfAddress
 from leaktop.modules import Module
+from leaktop.opener import Opener
 
 MAX_SHOWN = 8192
 """Longest name or path that is shown, in characters."""
@@ -27,6 +31,7 @@ _CHILD = Path(__file__).with_name("native_child.py")
 _STARTS = 4  # of one kind of child, ever: more crashes than that are no accident
 _MAX_REPLY = 4 << 20
 _NAMES_S = 3.0  # for a batch; it takes milliseconds
+_START_S = 30.0
 _LINES_S = 60.0  # for a module; 100 MB of debug information take about a second
 
 
@@ -44,7 +49,7 @@ class Call:
     """One function at an address: the innermost was inlined into the next, and so on."""
 
     function: str | None
-    start: ElfAddress
+    start: ElfAddress | None
     file: str | None
     line: int | None
 
@@ -59,12 +64,12 @@ class _Child:
         self._connection: socket.socket | None = None
 
     def ask(
-        self, request: dict[str, Any], count: int, seconds: float, descriptor: int | None = None
+        self, request: dict[str, Any], count: int, seconds: float, files: Sequence[int] = ()
     ) -> Iterator[dict[str, Any]]:
         # yields an answer to each of ``count`` things asked; to be read to its end
         deadline = time.monotonic() + seconds
         try:
-            self._send(request, descriptor, seconds)
+            self._send(request, files, seconds)
             for _ in range(count):
                 reply = self._receive(deadline)
                 if "error" in reply:
@@ -112,14 +117,13 @@ class _Child:
         self._connection = ours
         return ours
 
-    def _send(self, request: dict[str, Any], descriptor: int | None, seconds: float) -> None:
+    def _send(self, request: dict[str, Any], files: Sequence[int], seconds: float) -> None:
         data = json.dumps(request).encode()
         if self._process is not None and self._process.poll() is not None:
             self.close()  # gone while idle: no fault of this request
         connection = self._connection or self._start()
         connection.settimeout(seconds)
-        descriptors = [] if descriptor is None else [descriptor]
-        socket.send_fds(connection, [struct.pack("<I", len(data))], descriptors)
+        socket.send_fds(connection, [struct.pack("<I", len(data))], files)
         connection.sendall(data)
 
     def _receive(self, deadline: float) -> dict[str, Any]:
@@ -136,11 +140,60 @@ class _Child:
         data = bytearray()
         while len(data) < size:
             self._connection.settimeout(max(0.001, deadline - time.monotonic()))
+            self._wait(self._connection, deadline)
             part = self._connection.recv(size - len(data))
             if not part:
                 raise ConnectionResetError
             data += part
         return bytes(data)
+
+    def _wait(self, connection: socket.socket, deadline: float) -> None:
+        pass  # receiving waits by itself
+
+
+class _WatchedChild(_Child):
+    # asks ``open_file`` for every file that it opens, while it is asked itself
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(mode)
+        self.open_file: Callable[[str], int] = _refuse
+        self._opener: Opener | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self._opener is not None:
+            self._opener.close()
+            self._opener = None
+
+    def _start(self) -> socket.socket:
+        connection = super()._start()
+        connection.settimeout(_START_S)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        if not descriptors:
+            self.close()
+            raise NativeError(
+                "its reader does not start: it needs libdw, and seccomp of Linux 5.14"
+            )
+        self._opener = Opener(descriptors[0])
+        return connection
+
+    def _wait(self, connection: socket.socket, deadline: float) -> None:
+        assert self._opener is not None
+        waiting = select.poll()
+        waiting.register(connection, select.POLLIN)
+        waiting.register(self._opener, select.POLLIN)
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            ready = {number for number, _ in waiting.poll(left * 1000)}
+            if not ready:
+                raise TimeoutError
+            if connection.fileno() in ready:
+                return
+            self._opener.answer(self.open_file)
+
+
+def _refuse(path: str) -> int:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 class Demangler:
@@ -186,7 +239,7 @@ class LineReader:
         """
         request = {"key": repr(module.identity), "addresses": addresses}
         with self._lock:
-            replies = self._child.ask(request, len(addresses), _LINES_S, module.fileno())
+            replies = self._child.ask(request, len(addresses), _LINES_S, _descriptors(module))
             return [_calls(reply.get("calls")) for reply in replies]
 
     def close(self) -> None:
@@ -195,13 +248,51 @@ class LineReader:
             self._child.close()
 
 
+class PartsReader:
+    """Finds the same as LineReader where debug information is in several files."""
+
+    def __init__(self) -> None:
+        self._child = _WatchedChild("parts")
+        self._lock = threading.Lock()
+
+    def read(
+        self,
+        modules: Sequence[Module],
+        addresses: Sequence[ElfAddress],
+        open_file: Callable[[str], int],
+    ) -> list[list[Call]]:
+        """Return the calls at each address, innermost first; empty where nothing is known.
+
+        ``modules``: the one with the debug information, and where dwz moved parts of it.
+        ``open_file`` returns a descriptor for a path that the debug information speaks of, or
+        raises OSError or RefusedError; no other file is opened. Raises NativeError.
+        """
+        request = {"key": repr([each.identity for each in modules]), "addresses": addresses}
+        with self._lock:
+            self._child.open_file = open_file
+            files = _descriptors(*modules)
+            replies = self._child.ask(request, len(addresses), _LINES_S, files)
+            return [_calls(reply.get("calls")) for reply in replies]
+
+    def close(self) -> None:
+        """End the child process, if there is one."""
+        with self._lock:
+            self._child.close()
+
+
+def _descriptors(*modules: Module) -> list[int]:
+    numbers = [each.fileno() for each in modules]
+    return [number for number in numbers if number is not None]
+
+
 def _calls(found: object) -> list[Call]:
     calls = []
     for each in found if isinstance(found, list) else ():
         match each:
-            case [name, int(start), file, line]:
+            case [name, int() | None as start, file, line]:
                 line = line if isinstance(line, int) and line > 0 else None
-                calls.append(Call(_text(name), ElfAddress(start), _text(file), line))
+                at = None if start is None else ElfAddress(start)
+                calls.append(Call(_text(name), at, _text(file), line))
     return calls
 
 

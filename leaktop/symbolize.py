@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from leaktop.binary import Binary
+from leaktop.debugfiles import Parts
 from leaktop.elf import ElfAddress, ElfError, FileOffset
 from leaktop.kallsyms import KERNEL, KernelSymbol, KernelSymbols, is_kernel_address
 from leaktop.model import Frame
 from leaktop.modules import Location, Module, open_module
-from leaktop.native import Call, Demangler, LineReader, NativeError
+from leaktop.native import Call, Demangler, LineReader, NativeError, PartsReader
 from leaktop.perfmap import JitSymbol, PerfMap
 
 __all__ = ["Location", "Module", "Symbolizer", "open_module"]
@@ -81,6 +82,7 @@ class Symbolizer:
         self._problems: _Cache[str, str] = _Cache(_MAX_PROBLEMS)
         self._demangler = Demangler()
         self._lines = LineReader()
+        self._parts = PartsReader()
 
     def frames(self, locations: Sequence[Location], *, lines: bool) -> tuple[Frame, ...]:
         """Return the frames of return addresses, in their order.
@@ -113,6 +115,7 @@ class Symbolizer:
         """End the processes that read lines and names; what is cached stays usable."""
         self._demangler.close()
         self._lines.close()
+        self._parts.close()
 
     def _name(self, locations: Sequence[Location]) -> list[_Named]:
         with self._lock:
@@ -217,6 +220,8 @@ class Symbolizer:
             return
         try:
             calls = self._lines.read(source, unknown)
+            if binary and binary.parts:
+                calls = self._complete(module, binary.parts, unknown, calls)
         except NativeError as error:
             with self._lock:
                 self._lineless.keep(identity, str(error))
@@ -226,6 +231,34 @@ class Symbolizer:
         with self._lock:
             for address in unknown:
                 self._calls.keep((identity, address), found[address])
+
+    def _complete(
+        self, module: Module, parts: Parts, addresses: list[ElfAddress], calls: list[list[Call]]
+    ) -> list[list[Call]]:
+        # asks the reader that knows several files about what one of them does not say
+        asked = [i for i, known in enumerate(calls) if not _is_whole(known)]
+        if not asked:
+            return calls
+        try:
+            more = self._parts.read(parts.modules, [addresses[i] for i in asked], parts.open)
+            reason = parts.problem
+        except NativeError as error:
+            more, reason = [], f"lines are missing: {error}"
+        if reason:
+            with self._lock:
+                self._problems.keep(module.name, reason)
+        best = list(calls)
+        for i, found in zip(asked, more, strict=False):
+            best[i] = max(calls[i], found, key=_worth)
+        return best
+
+
+def _is_whole(calls: Sequence[Call]) -> bool:
+    return bool(calls) and all(call.function and call.line for call in calls)
+
+
+def _worth(calls: Sequence[Call]) -> tuple[int, int]:
+    return sum(call.line is not None for call in calls), sum(bool(call.function) for call in calls)
 
 
 def _frames(

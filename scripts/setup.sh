@@ -39,6 +39,8 @@ missing_packages() {
     # Others are about other allocators, and other languages.
     [ "$purpose" != test ] || missing_allocators
     [ "$purpose" != test ] || command -v rustc >/dev/null || echo rustc
+    # And about debug information that several files share.
+    [ "$purpose" != test ] || command -v dwz >/dev/null || echo dwz
     # What leaktop is measured against.
     [ "$purpose" != bench ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
 }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from leaktop import debugfiles
 from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
 from leaktop.modules import Location, Module
-from leaktop.root import Root
+from leaktop.root import RefusedError, Root
 from leaktop.symbolize import Symbolizer
 
 SOURCE = """
@@ -54,19 +54,17 @@ class Made:
         with (folder / "whole").open("rb") as stream:
             elf = ElfFile(stream)
             self.build_id = elf.build_id or ""
-            main = elf.functions(["main"])["main"]
-            at = elf.address_of(main)
-            assert at is not None
-            listing = subprocess.run(
-                ["objdump", "-d", folder / "whole"], check=True, capture_output=True, text=True
-            )
-            lines = listing.stdout.splitlines()
-            call = next(
-                i for i, line in enumerate(lines) if "<malloc@plt>" in line and "call" in line
-            )
-            offset = elf.offset_of(ElfAddress(int(lines[call + 1].partition(":")[0], 16)))
-            assert offset is not None
-            self.offset = offset
+            self.offset = self.behind_malloc(folder / "whole", elf)
+
+    @staticmethod
+    def behind_malloc(program: Path, elf: ElfFile) -> FileOffset:
+        command = ["objdump", "-d", str(program)]
+        listing = subprocess.run(command, check=True, capture_output=True, text=True)
+        lines = listing.stdout.splitlines()
+        call = next(i for i, line in enumerate(lines) if "<malloc@plt>" in line and "call" in line)
+        offset = elf.offset_of(ElfAddress(int(lines[call + 1].partition(":")[0], 16)))
+        assert offset is not None
+        return offset
 
     def module(self) -> Module:
         module = Module("/app/program")
@@ -222,10 +220,165 @@ def test_debug_information_that_dwz_shares_out(tmp_path: Path, dwarf: str) -> No
     assert made.frame() == (WORK, LINE, {})
 
 
-def test_split_debug_information_gives_no_line(tmp_path: Path) -> None:
-    made = Made(tmp_path, "-gsplit-dwarf", "-Wl,--build-id=sha1")
-    put(made.debug, made.root, by_build_id(made))
-    assert made.frame() == (WORK, None, {})
+INLINED = """
+#include <cstdlib>
+struct Cache {
+    __attribute__((always_inline)) void *get(unsigned long n) {
+        return last = malloc(n);  // get
+    }
+    void *last;
+};
+static __attribute__((noinline)) void *work(Cache &cache, unsigned long n) {
+    void *block = cache.get(n + 1);  // work
+    return n ? block : nullptr;
+}
+int main(int n, char **) { Cache cache; return work(cache, n) == cache.last; }
+"""
+BOTH = [
+    ("Cache::get(unsigned long)", 5, True),
+    ("work(Cache&, unsigned long)", 10, False),
+]
+
+
+class Split(Made):
+    """A program whose debug information lies beside it, in a root where it was built."""
+
+    def __init__(self, folder: Path, compiler: str, *options: str) -> None:
+        if shutil.which(compiler) is None:
+            pytest.skip(f"no {compiler}")
+        self.root = folder / "root"
+        self.home = self.root / "app"
+        self.home.mkdir(parents=True)
+        (self.home / "program.cc").write_text(INLINED)
+        moved = f"-fdebug-prefix-map={self.home}=/app"
+        command = [compiler, "-O2", "-g", "-gsplit-dwarf", *options, moved, "-c", "program.cc"]
+        run(self.home, *command)
+        run(self.home, compiler, "program.o", "-o", "program")
+        (self.home / "program.o").unlink()
+        self.split = self.home / "program.dwo"
+        elf = self.module().open_elf()
+        self.build_id = elf.build_id or ""
+        self.offset = self.behind_malloc(self.home / "program", elf)
+
+    def frames(self) -> tuple[list[tuple[str | None, int | None, bool]], dict[str, str]]:
+        symbolizer = Symbolizer()
+        location = Location(0x7F0000000000, self.module(), self.offset)
+        frames = symbolizer.frames([location], lines=True)
+        assert {Path(each.file).name for each in frames if each.file} <= {"program.cc"}
+        symbolizer.close()
+        return [(each.symbol, each.line, each.inlined) for each in frames], dict(
+            symbolizer.problems()
+        )
+
+
+KINDS = [(compiler, dwarf) for compiler in ("g++", "clang++") for dwarf in ("4", "5")]
+
+
+@pytest.fixture(params=KINDS, ids="-".join)
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    compiler, dwarf = request.param
+    return compiler, dwarf
+
+
+@pytest.fixture
+def split(tmp_path: Path, kind: tuple[str, str]) -> Split:
+    compiler, dwarf = kind
+    # clang leaves what was inlined in the program as well
+    bare = ["-fno-split-dwarf-inlining"] if compiler == "clang++" else []
+    return Split(tmp_path, compiler, f"-gdwarf-{dwarf}", *bare)
+
+
+def test_split_debug_information(split: Split) -> None:
+    assert split.frames() == (BOTH, {})
+    symbolizer = Symbolizer()
+    location = Location(0x7F0000000000, split.module(), split.offset)
+    (inner, outer) = symbolizer.frames([location], lines=True)
+    (plain,) = symbolizer.frames([location], lines=False)
+    symbolizer.close()
+    assert {inner.file, outer.file} == {"/app/program.cc"}
+    assert (inner.offset, outer.offset) == (None, plain.offset)
+
+
+def test_split_debug_information_in_a_package(split: Split, kind: tuple[str, str]) -> None:
+    # binutils' own knows DWARF 4 only
+    run(
+        split.home,
+        "dwp" if kind == ("g++", "4") else "llvm-dwp",
+        "program.dwo",
+        "-o",
+        "program.dwp",
+    )
+    split.split.unlink()
+    assert split.frames() == (BOTH, {})
+
+
+def test_package_of_a_stripped_program(tmp_path: Path) -> None:
+    made = Split(tmp_path, "g++", "-gdwarf-5")
+    run(made.home, "llvm-dwp", "program.dwo", "-o", "program.dwp")
+    made.split.unlink()
+    run(made.home, "objcopy", "--only-keep-debug", "program", "program.debug")
+    run(made.home, "strip", "program")
+    put(made.home / "program.debug", made.root, by_build_id(made))
+    assert made.frames() == (BOTH, {})
+
+
+def test_split_files_that_are_not_there_are_named(split: Split) -> None:
+    split.split.unlink()
+    frames, problems = split.frames()
+    assert frames == [("work(Cache&, unsigned long)", 5, False)]  # of the line table
+    assert problems == {
+        "program": "lines or inlined names are in /app/program.dwo, which is not there"
+    }
+
+
+def test_split_files_are_reached_in_the_targets_root_only(tmp_path: Path) -> None:
+    made = Split(tmp_path, "g++")
+    outside = tmp_path / "program.dwo"
+    made.split.rename(outside)
+    made.split.symlink_to(outside)
+    frames, problems = made.frames()
+    assert len(frames) == 1
+    assert "which is not there" in problems["program"]
+    shutil.copy(outside, made.root / "elsewhere")
+    made.split.unlink()
+    made.split.symlink_to("/elsewhere")  # within the root, as the target follows it
+    assert made.frames() == (BOTH, {})
+    made.split.unlink()
+    os.mkfifo(made.split)
+    assert made.frames()[1]["program"].endswith("which is not a regular file")
+
+
+def test_a_split_file_of_another_build_is_not_believed(tmp_path: Path) -> None:
+    made, other = Split(tmp_path, "g++"), Split(tmp_path / "other", "g++", "-O1")
+    shutil.copy(other.split, made.split)
+    frames, _ = made.frames()
+    assert len(frames) == 1
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow", "/proc/kmsg", "relative", "x.dwo\0", "", "."])
+def test_no_other_file_is_opened(tmp_path: Path, path: str) -> None:
+    made = Split(tmp_path, "g++")
+    parts = debugfiles.Parts(made.module(), made.module())
+    with pytest.raises((OSError, RefusedError)):
+        parts.open(path)
+
+
+@pytest.mark.parametrize("dwarf", ["-gdwarf-4", "-gdwarf-5"])
+def test_inlined_names_that_dwz_moved(tmp_path: Path, dwarf: str) -> None:
+    if shutil.which("dwz") is None:
+        pytest.skip("no dwz")
+    made = Split(tmp_path, "g++", dwarf, "-gno-split-dwarf")
+    program = made.home / "program"
+    shutil.copy(program, made.home / "other")
+    shared = f"{debugfiles._DEBUG}/.dwz/shared"
+    run(made.home, "dwz", "-m", "shared", "-M", shared, "program", "other")
+    place = put(made.home / "shared", made.root, shared)
+    (made.home / "shared").unlink()
+    assert made.frames() == (BOTH, {})
+    place.unlink()
+    frames, problems = made.frames()
+    assert [(line, inlined) for _, line, inlined in frames] == [(5, True), (10, False)]
+    assert problems == {"program": f"lines or inlined names are in {shared}, which is not there"}
 
 
 def with_section(folder: Path, data: bytes, name: str = ".gnu_debugdata") -> None:
