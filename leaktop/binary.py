@@ -75,9 +75,8 @@ class Binary:
         return elf.has_symtab
 
     def _find_parts(self, module: Module) -> debugfiles.Parts | None:
-        if not self.with_lines.open_elf().may_be_in_parts:
-            return None
-        return debugfiles.Parts(module, self.with_lines)
+        elf = self._elf if self.with_lines is module else self.with_lines.open_elf()
+        return debugfiles.Parts(module, self.with_lines, elf) if elf.may_be_in_parts else None
 
     def _add(self, elf: ElfFile) -> None:
         self._tables.append(elf.symbols())

@@ -104,12 +104,11 @@ def find(module: Module, elf: ElfFile) -> Module | None:
 class Parts:
     """The files that the debug information of one file goes on in; for one thread at a time."""
 
-    def __init__(self, module: Module, with_lines: Module) -> None:
-        """``with_lines`` is the module itself or its debug file. Raises ElfError."""
+    def __init__(self, module: Module, with_lines: Module, elf: ElfFile) -> None:
+        """``with_lines`` is the module itself or its debug file, ``elf`` its. Raises ElfError."""
         self._module = module
         self._with_lines = with_lines
         self._missing: dict[str, str] = {}
-        elf = with_lines.open_elf()
         shared = _alternate_link(elf)
         self._shared = _find_shared(with_lines, *shared) if shared else None
         if shared and self._shared is None:

@@ -23,7 +23,14 @@ _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_CRATE_HASH = re.compile(r"\[[0-9a-f]{10,16}\]")  # of v0 names, on each crate
 _ABI_TAG = re.compile(r"\[abi:\w+\]")
 # libstdc++, libc++ and Abseil put all they have in an inline name space for their version.
-_INLINE = re.compile(r"\b(std|__gnu_cxx|absl)::(?:__(?:cxx11|ndk\d|\d)|lts_\d+)::")
+_INLINE = re.compile(r"\b(std|__gnu_cxx|absl|std::filesystem)::(?:__(?:cxx11|ndk\d|\d)|lts_\d+)::")
+# What template arguments end with unless somebody asked for something else.
+_DEFAULT = re.compile(
+    r", ?std::(?:allocator|char_traits|default_delete|equal_to|hash|less|regex_traits)<"
+)
+_OF_CHAR = re.compile(r"\bstd::basic_(\w+)<char>")
+_REQUIRES = re.compile(r"(?<=[)\w]) requires .*", re.DOTALL)
+_KEPT = ("impl ", "dyn ")  # Rust: <impl Trait for T>::f and <dyn Trait>::f are not T's own
 _STRINGS = re.compile(
     r"\bstd::basic_(string(?:_view)?)<(char|wchar_t)(?:, std::char_traits<\2> ?)?"
     r"(?:, std::allocator<\2> ?)?>"
@@ -47,9 +54,9 @@ def short_name(symbol: str, width: int = 0) -> str:
     """Return a function's name for a table: without parameters, result and noise.
 
     Dropped are ABI tags, inline name spaces such as ``std::__cxx11``, hashes and crate hashes of
-    Rust, marks of compiler clones and the path of a Go package; ``std::basic_string<char, …>``
-    is ``std::string``. Template arguments become ``<…>`` where the name does not fit into
-    ``width`` characters with them.
+    Rust, marks of compiler clones, the path of a Go package, and template arguments that are the
+    usual ones: allocators, hashes; ``std::basic_string<char, …>`` is ``std::string``. Template
+    arguments become ``<…>`` where the name does not fit into ``width`` characters with them.
     """
     if len(symbol) > LIMIT:
         return symbol
@@ -76,12 +83,13 @@ def without_parameters(symbol: str) -> str:
     if name.startswith("operator "):  # new, delete and conversions
         return name.partition("(")[0]
     # signs that are no brackets are out of the way under other characters
-    name = _NO_BRACKETS.sub(_masked, name)
-    name = _without_result(_without_inner_lists(_without_list(name.replace(" >", ">"))))
+    name = _without_defaults(_NO_BRACKETS.sub(_masked, name).replace(" >", ">"))
+    name = _REQUIRES.sub("", _OF_CHAR.sub(r"std::\1", name))
+    name = _without_result(_without_inner_lists(_without_list(name)))
     return name.translate(_SIGN_BACK) or symbol
 
 
-def _without_list(name: str) -> str:
+def _without_list(name: str, nested: int = 0) -> str:
     # cuts the parameters off the end, and what qualifies the function behind them
     bare = _TRAILING.sub("", name)
     if not bare.endswith(")"):
@@ -89,7 +97,24 @@ def _without_list(name: str) -> str:
     at = _opening(bare, len(bare) - 1)
     if at <= 0 or bare[at:].startswith("(anonymous") or bare[at - 1] in ":.":
         return name
-    return bare[:at].rstrip()
+    rest = bare[:at].rstrip()
+    if not rest.endswith(")") or nested >= _MAX_NESTED:
+        return rest
+    # what returns a pointer to a function: int (*f(int))(char)
+    inner = rest[_opening(rest, len(rest) - 1) + 1 : -1].lstrip("*& ")
+    return _without_list(inner, nested + 1) if inner and rest.endswith(f"*{inner})") else rest
+
+
+def _without_defaults(name: str) -> str:
+    parts, begin, seen = [], 0, 0
+    for found in _DEFAULT.finditer(name):
+        if found.start() < seen:
+            continue
+        seen = _closing(name, found.end() - 1) + 1
+        if name[seen : seen + 1] in {",", ">"}:
+            parts.append(name[begin : found.start()])
+            begin = seen
+    return "".join([*parts, name[begin:]])
 
 
 def _without_inner_lists(name: str) -> str:
@@ -155,10 +180,14 @@ def _fold(name: str, folded: str, nested: int = 0) -> str:
         end = _closing(masked)
         inner = _fold(masked[1:end], folded, nested + 1)
         rest = _fold(masked[end + 1 :], folded, nested + 1)
-        if " as " in inner:
+        if " as " in inner or inner.startswith(_KEPT):
             return f"<{inner}>{rest}".translate(_SIGN_BACK)
         if rest.startswith("::"):
             return f"{inner}{rest}".translate(_SIGN_BACK)
+    head, found, rest = masked.partition("::<impl ")
+    if folded and found and nested < _MAX_NESTED and head.count("<") == head.count(">"):
+        parts = [_fold(each, folded, nested + 1) for each in (head, f"<impl {rest}")]
+        return "::".join(parts).translate(_SIGN_BACK)
     parts, depth, round_depth = [], 0, 0
     for at, sign in enumerate(masked):
         if not depth and sign != "<":
@@ -179,11 +208,11 @@ def _masked(found: re.Match[str]) -> str:
     return found[0].translate(_SIGN_OF)
 
 
-def _closing(text: str) -> int:
-    # where the bracket closes that the text begins with
+def _closing(text: str, begin: int = 0) -> int:
+    # where the bracket closes that opens at `begin`
     depth = 0
-    for at, sign in enumerate(text):
-        depth += (sign == "<") - (sign == ">" and text[at - 1] != "-")
+    for at in range(begin, len(text)):
+        depth += (text[at] == "<") - (text[at] == ">" and text[at - 1] != "-")
         if not depth:
             return at
     return len(text)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from leaktop import debugfiles
 from leaktop.elf import ElfAddress, ElfError, ElfFile, FileOffset
 from leaktop.modules import Location, Module
+from leaktop.native import NativeError, PartsReader
 from leaktop.root import RefusedError, Root
 from leaktop.symbolize import Symbolizer
 
@@ -66,10 +67,10 @@ class Made:
         assert offset is not None
         return offset
 
-    def module(self) -> Module:
-        module = Module("/app/program")
+    def module(self, name: str = "program") -> Module:
+        module = Module(f"/app/{name}")
         module.root = Root(str(self.root))
-        module.hold(os.open(self.home / "program", os.O_RDONLY | os.O_CLOEXEC))
+        module.hold(os.open(self.home / name, os.O_RDONLY | os.O_CLOEXEC))
         return module
 
     def frame(self, *, lines: bool = True) -> tuple[str | None, int | None, dict[str, str]]:
@@ -358,7 +359,8 @@ def test_a_split_file_of_another_build_is_not_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/etc/shadow", "/proc/kmsg", "relative", "x.dwo\0", "", "."])
 def test_no_other_file_is_opened(tmp_path: Path, path: str) -> None:
     made = Split(tmp_path, "g++")
-    parts = debugfiles.Parts(made.module(), made.module())
+    module = made.module()
+    parts = debugfiles.Parts(module, module, module.open_elf())
     with pytest.raises((OSError, RefusedError)):
         parts.open(path)
 
@@ -379,6 +381,50 @@ def test_inlined_names_that_dwz_moved(tmp_path: Path, dwarf: str) -> None:
     frames, problems = made.frames()
     assert [(line, inlined) for _, line, inlined in frames] == [(5, True), (10, False)]
     assert problems == {"program": f"lines or inlined names are in {shared}, which is not there"}
+
+
+def test_damaged_parts_are_an_error_at_worst(tmp_path: Path) -> None:
+    made = Split(tmp_path, "g++", "-gdwarf-5")
+    program, split = (made.home / "program").read_bytes(), made.split.read_bytes()
+    address = made.module().open_elf().address_of(made.offset)
+    assert address is not None
+    beginning = len(program) // 2  # behind the code
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    numbers = iter(range(10**6))
+    changes = st.lists(
+        st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=8)), max_size=9
+    )
+
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(changes, changes)
+    def damage(in_program: list[tuple[int, bytes]], in_split: list[tuple[int, bytes]]) -> None:
+        whole = damaged(program, in_program, beginning)
+        (made.home / "damaged").write_bytes(whole)
+        made.split.write_bytes(damaged(split, in_split, 0))
+        module = made.module("damaged")
+        module.identity = (next(numbers),)
+        reader = PartsReader()
+        try:
+            parts = debugfiles.Parts(module, module, module.open_elf())
+            (calls,) = reader.read(parts.modules, [ElfAddress(address - 1)], parts.open)
+            assert len(calls) <= 64
+        except (ElfError, NativeError):
+            pass
+        finally:
+            reader.close()
+
+    damage()
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before < 400 << 10
+
+
+def damaged(data: bytes, changes: list[tuple[int, bytes]], beginning: int) -> bytes:
+    bytes_ = bytearray(data)
+    for place, new in changes:
+        at = beginning + place % (len(data) - beginning)
+        bytes_[at : at + len(new)] = new
+    return bytes(bytes_[: len(data)])
 
 
 def with_section(folder: Path, data: bytes, name: str = ".gnu_debugdata") -> None:

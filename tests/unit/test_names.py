@@ -47,6 +47,26 @@ STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocato
             "(anonymous namespace)::f(int)::(anonymous class)::g",
             "(anonymous namespace)::f::(anonymous class)::g",
         ),
+        ("int (*get_handler(int))(char)", "get_handler"),
+        (
+            "void (*std::for_each<int*, void (*)(int)>(int*, void (*)(int)))(int)",
+            "std::for_each<…>",
+        ),
+        ("A::operator int (*)(char)() const", "A::operator int (*)(char)"),
+        ("f<int>(int) requires C<int>", "f<…>"),
+        ("std::filesystem::__cxx11::path::path()", "std::filesystem::path::path"),
+        (
+            STRING.replace("string", "stringstream") + "::str() const",
+            "std::stringstream::str",
+        ),
+        ("std::basic_ifstream<char, std::char_traits<char>>::open()", "std::ifstream::open"),
+        (
+            f"std::_Hashtable<{STRING}, std::pair<{STRING} const, int>, std::hash<{STRING} >, "
+            "std::__detail::_Hashtable_traits<true, false, true> >::_M_rehash(unsigned long)",
+            "std::_Hashtable<…>::_M_rehash",
+        ),
+        (f"std::map<int, {STRING} >::operator[](int const&)", "std::map<…>::operator[]"),
+        ("std::function<void (int)>::operator()(int) const", "std::function<…>::operator()"),
         ("foo(int) [clone .cold]", "foo"),
         ("foo(int) (.cold.1)", "foo"),
         ("foo.isra.0.cold", "foo"),
@@ -54,6 +74,18 @@ STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocato
         ("foo::main::{{closure}}::h0123456789abcdef", "foo::main::{{closure}}"),
         ("foo[1a2b3c4d5e6f7081]::bar::{closure#0}", "foo::bar::{closure#0}"),
         ("<foo::Bar<i32> as foo::Make<u8>>::go::<u8>", "<foo::Bar<…> as foo::Make<…>>::go::<…>"),
+        (
+            "<alloc::vec::Vec<T,A> as core::ops::drop::Drop>::drop",
+            "<alloc::vec::Vec<…> as core::ops::drop::Drop>::drop",
+        ),
+        (
+            "core::ops::function::FnOnce::call_once{{vtable.shim}}::h0123456789abcdef",
+            "core::ops::function::FnOnce::call_once{{vtable.shim}}",
+        ),
+        ("<impl foo::Bar for Baz<T>>::qux", "<impl foo::Bar for Baz<…>>::qux"),
+        ("a::<impl foo::Bar for Baz<T>>::f::<u8>", "a::<impl foo::Bar for Baz<…>>::f::<…>"),
+        ("alloc::slice::<impl [T]>::to_vec", "alloc::slice::<impl [T]>::to_vec"),
+        ("<dyn foo::Tr>::go", "<dyn foo::Tr>::go"),
         ("<alloc::raw_vec::RawVec<u8>>::grow_one", "alloc::raw_vec::RawVec<…>::grow_one"),
         (
             "<<a::Once>::call<u8>::{closure#0} as a::Fn<()>>::go",
@@ -83,6 +115,16 @@ def test_template_arguments_stay_where_there_is_room() -> None:
     assert short_name(symbol, 21) == "Cache<int, char>::put"
     assert short_name(symbol, 20) == "Cache<…>::put"
     assert qualified_name(symbol) == "Cache::put"
+
+
+def test_template_arguments_that_are_the_usual_ones_need_no_room() -> None:
+    pairs = f"std::allocator<std::pair<int const, {STRING} > >"
+    symbol = f"std::map<int, {STRING}, std::less<int>, {pairs} >::at(int const&)"
+    assert short_name(symbol, 40) == "std::map<int, std::string>::at"
+    assert short_name("std::unique_ptr<A, std::default_delete<A> >::reset(A*)", 40) == (
+        "std::unique_ptr<A>::reset"
+    )
+    assert short_name("f<A, std::allocator<int>::B>()", 40) == "f<A, std::allocator<int>::B>"
 
 
 @settings(deadline=None)
