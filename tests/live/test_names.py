@@ -87,3 +87,21 @@ def test_the_running_kernels_functions() -> None:
     assert wrong == []
     assert symbols.problem is None
     assert len(symbols) > 10_000
+
+
+@pytest.mark.live
+def test_lines_in_split_debug_information(
+    trace: Trace, started: list[TargetProcess], tmp_path: Path
+) -> None:
+    program = tmp_path / "phases"
+    command = ["gcc", "-O1", "-g", "-gsplit-dwarf", "-pthread", "-o", str(program)]
+    subprocess.run([*command, str(SOURCES / "phases.c")], check=True, cwd=tmp_path)
+    assert list(tmp_path.glob("*.dwo"))
+    started.append(TargetProcess(program))
+    leaktop = trace(started[0])
+    truth = started[0].tell("leak 5 48")
+    (stack,) = leaktop.snapshot_from_now()["stacks"]
+    (site,) = truth.sites
+    assert stack["bytes"] == site.bytes
+    lines = {(frame["symbol"], frame["line"]) for frame in stack["frames"]}
+    assert (site.function, site.line) in lines
