@@ -225,7 +225,10 @@ def test_what_node_writes(tmp_path: Path) -> None:
     source = tmp_path / "a b.js"
     source.write_text(SCRIPT)
     running = subprocess.Popen(
-        ["node", "--perf-basic-prof", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["node", "--perf-basic-prof", source],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert running.stdout is not None
     running.stdout.readline()
