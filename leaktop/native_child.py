@@ -350,7 +350,8 @@ def _confine() -> None:
 
 def _watch_opens() -> int:
     # From here on every openat(2) waits for leaktop's word (leaktop/opener.py), which is asked
-    # through the descriptor that this returns; other ways to a file fail. seccomp(2), kernel 5.0.
+    # through the descriptor that this returns; other ways to a file fail. seccomp_unotify(2), Linux
+    # 5.0 (6a21cc50f0c7).
     architecture, seccomp, openat, others = _CALLS[platform.machine()]
     kind, number = 4, 0  # offsets in struct seccomp_data
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06  # BPF_LD, BPF_JEQ, BPF_JGE, BPF_RET
