@@ -23,7 +23,8 @@ Go's                    everything in ``runtime.`` and ``runtime/``, and what cg
 ======================  ========================================================================
 
 Where a stack names functions of Python, JavaScript or Java (perf maps), the runtime itself is
-plumbing, too: the interpreter's own functions, told by their file, and stubs that it made.
+plumbing, too: the interpreter's own functions, told by their file, its built-in libraries, and
+stubs that it made.
 """
 
 import re
@@ -94,6 +95,7 @@ _GO = r"runtime[./].*|_cgo_\w+|_cgoexp_\w+|x_cgo_\w+|crosscall\w*|_Cfunc_\w+"
 _RUNTIME_FILE = re.compile(
     r"(?:lib)?python\d[\d.]*\w?(?:\.so.*)?|node(?:js)?|libnode\.so.*|libjvm\.so|libcoreclr\.so"
 )
+_RUNTIME_SOURCE = ("node:", "<frozen ")  # of libraries built in
 _RUNTIME_STUB = re.compile(
     r"(?:Builtin|BytecodeHandler|Handler|Stub|RegExp):.*|Interpreter|call_stub|StubRoutines.*",
     re.DOTALL,
@@ -130,5 +132,6 @@ def frame_that_matters(frames: Sequence[Frame]) -> Frame:
 
 def _is_runtime(frame: Frame) -> bool:
     if frame.module in jitnames.MODULES:
-        return _RUNTIME_STUB.fullmatch(frame.symbol or "") is not None
+        own = (frame.file or "").startswith(_RUNTIME_SOURCE)
+        return own or _RUNTIME_STUB.fullmatch(frame.symbol or "") is not None
     return _RUNTIME_FILE.fullmatch(frame.module or "") is not None
