@@ -1,6 +1,6 @@
 """The filters in force, and the place where they are edited."""
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
@@ -28,6 +28,16 @@ class _Prompt(Input):
 
     class Left(Message):
         """Esc was pressed."""
+
+    # Textual runs a binding when its key has bubbled up to the app; by then the letters typed after
+    # it have been put in, since those need not bubble. So all keys are taken here, in order.
+    async def _on_key(self, event: events.Key) -> None:
+        bound = None if event.is_printable else self.screen.active_bindings.get(event.key)
+        if bound is None or bound.node is not self:
+            return
+        if await self.app.run_action(bound.binding.action, self):
+            event.stop()
+            event.prevent_default()
 
     def action_leave(self) -> None:
         self.post_message(self.Left())

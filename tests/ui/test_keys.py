@@ -1,6 +1,7 @@
 """Each key does what the help says."""
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from leaktop.model import UNLIMITED, Filters, SortKey
@@ -275,6 +276,17 @@ async def test_pause_freezes_the_screen_while_tracing_goes_on(key: str) -> None:
         await driver.until(lambda: driver.app.status.reading is not None
                            and driver.app.status.reading.snapshot.elapsed_s == 62.0)  # fmt: skip
         assert "[tracing]" in driver.text()
+
+
+async def test_keys_that_come_at_once_are_taken_in_their_order() -> None:
+    source = leaky_source()
+    async with driving(source, filters=Filters(min_size=4096)) as driver:
+        await driver.press("z")
+        assert driver.app.screen.query_one(Input).value == "4k"
+        for key in ("backspace", "backspace", "3", "k", "enter"):
+            driver.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await driver.until(lambda: bool(source.applied))
+        assert source.applied[-1].min_size == 3 << 10
 
 
 @pytest.mark.parametrize("key", ["question_mark", "f1"])
