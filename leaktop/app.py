@@ -19,9 +19,9 @@ from textual.screen import Screen
 from leaktop import messages as say
 from leaktop.collector import Collector
 from leaktop.format import clean
-from leaktop.model import Filters, Frame, SortKey
+from leaktop.model import Filters, Frame, Memory, SortKey, Tracing
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import HelpScreen
+from leaktop.screens.help import Facts, HelpScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
@@ -81,7 +81,8 @@ class LeaktopApp(App[int]):
         self._latest: say.SnapshotReady | None = None
         self._iterations = iterations
         self._shown = 0
-        self._ready_line = ""
+        self._tracing: Tracing | None = None
+        self._memory: Memory | None = None
         self._problems: Mapping[str, str] = {}
         self._names: dict[int, tuple[Frame, ...]] = {}
         self._details: OrderedDict[int, say.DetailReady] = OrderedDict()
@@ -121,8 +122,14 @@ class LeaktopApp(App[int]):
 
     @on(say.Ready)
     def _ready_to_trace(self, message: say.Ready) -> None:
-        self._ready_line = message.line
+        self._tracing = message.tracing
+        self._tell_help()
         self._change(stage=Stage.TRACING, progress="")
+
+    @on(say.MemoryRead)
+    def _memory_read(self, message: say.MemoryRead) -> None:
+        self._memory = message.memory
+        self._tell_help()
 
     @on(say.SnapshotReady)
     def _snapshot_came(self, message: say.SnapshotReady) -> None:
@@ -219,9 +226,8 @@ class LeaktopApp(App[int]):
 
     def action_help(self) -> None:
         """Show the help."""
-        reading = self._status.reading
-        lost = reading.snapshot.lost if reading is not None else {}
-        self.push_screen(HelpScreen(self._ready_line, self._problems, lost))
+        self.collector.want_memory()
+        self.push_screen(HelpScreen(self._facts))
 
     def action_pause(self) -> None:
         """Freeze the screen, or let it go on."""
@@ -278,6 +284,16 @@ class LeaktopApp(App[int]):
     @property
     def _top(self) -> Screen[None] | None:
         return self.screen_stack[-1] if self.screen_stack else None
+
+    @property
+    def _facts(self) -> Facts:
+        reading = self._status.reading
+        lost = reading.snapshot.lost if reading is not None else {}
+        return Facts(self._status.target, self._tracing, self._memory, self._problems, lost)
+
+    def _tell_help(self) -> None:
+        if isinstance(top := self._top, HelpScreen):
+            top.show(self._facts)
 
     def _detail_of(self, stack_id: int) -> DetailScreen | None:
         for screen in self.screen_stack:

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from textual.message import Message
 
@@ -20,6 +21,7 @@ from leaktop.messages import (
     FiltersApplied,
     FiltersRefused,
     LinesReady,
+    MemoryRead,
     Progress,
     Ready,
     SnapshotReady,
@@ -27,7 +29,7 @@ from leaktop.messages import (
     SymbolsReady,
     TargetGone,
 )
-from leaktop.model import Filters, Frame
+from leaktop.model import Filters, Frame, Tracing
 from leaktop.source import Source, SourceError
 
 JOIN_S = 0.3
@@ -79,6 +81,10 @@ class Collector:
         """Read a snapshot at once rather than at the next tick."""
         self._ticks.request(tick=True)
 
+    def want_memory(self) -> None:
+        """Have what leaktop itself takes read now."""
+        self._ticks.request(memory=True)
+
     def want_names(self, first: Sequence[int], rest: Iterable[int]) -> None:
         """Have these stacks named, ``first`` before ``rest``; replaces what was wanted before."""
         self._symbols.request(names=(list(first), list(rest)))
@@ -103,20 +109,30 @@ class Collector:
             self._post_message(message)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    # What the screen asked for since the tick thread looked last.
+    filters: Filters | None = None
+    watch: tuple[int | None] | None = None
+    tick: bool = False
+    memory: bool = False
+
+    def __bool__(self) -> bool:
+        return self != _Wishes()
+
+
 class _TickThread(threading.Thread):
     def __init__(self, owner: Collector) -> None:
         super().__init__(name="leaktop-ticks", daemon=False)
         self._owner = owner
         self._source = owner.source
         self._changed = threading.Condition()
-        self._filters: Filters | None = None
-        self._new_watch: tuple[int | None] | None = None
-        self._tick = False
+        self._wishes = _Wishes()
         # The rest is this thread's own.
         self._history = History()
         self._watched: int | None = None
         self._detail_due = 0.0
-        self._ready_line = ""
+        self._tracing: Tracing | None = None
         self._gone = False
 
     def request(
@@ -125,11 +141,16 @@ class _TickThread(threading.Thread):
         filters: Filters | None = None,
         watch: tuple[int | None] | None = None,
         tick: bool = False,
+        memory: bool = False,
     ) -> None:
         with self._changed:
-            self._filters = filters or self._filters
-            self._new_watch = watch or self._new_watch
-            self._tick = tick or self._tick
+            before = self._wishes
+            self._wishes = _Wishes(
+                filters or before.filters,
+                watch or before.watch,
+                tick or before.tick,
+                memory or before.memory,
+            )
             self._changed.notify()
 
     def wake(self) -> None:
@@ -156,7 +177,8 @@ class _TickThread(threading.Thread):
     def _loop(self, *, failed: bool = False) -> None:
         due = time.monotonic() + min(self._owner.delay_s, _FIRST_TICK_S)
         while not self._owner.stopping.is_set():
-            filters, watch, tick = self._take(None if failed or self._gone else due)
+            wishes = self._take(None if failed or self._gone else due)
+            watch, tick = wishes.watch, wishes.tick
             if self._owner.stopping.is_set():
                 return
             if failed:
@@ -164,11 +186,14 @@ class _TickThread(threading.Thread):
                     trend = self._history.trend_of(watch[0])
                     self._owner.post(DetailReady(watch[0], None, trend, "tracing failed"))
                 continue
-            if filters is not None:
-                tick = self._apply(filters) or tick
+            if wishes.filters is not None:
+                tick = self._apply(wishes.filters) or tick
             if watch is not None:
                 self._watched = watch[0]
                 self._detail()
+            if wishes.memory:
+                with contextlib.suppress(SourceError):  # nothing hangs on it
+                    self._owner.post(MemoryRead(self._source.memory()))
             now = time.monotonic()
             if not self._gone and (tick or now >= due):
                 self._read()
@@ -183,17 +208,14 @@ class _TickThread(threading.Thread):
             return due
         return due + self._owner.delay_s * (1 + (now - due) // self._owner.delay_s)
 
-    def _take(self, due: float | None) -> tuple[Filters | None, tuple[int | None] | None, bool]:
+    def _take(self, due: float | None) -> _Wishes:
         with self._changed:
-            while not (
-                self._filters or self._new_watch or self._tick or self._owner.stopping.is_set()
-            ):
+            while not (self._wishes or self._owner.stopping.is_set()):
                 left = None if due is None else due - time.monotonic()
                 if left is not None and left <= 0:
                     break
                 self._changed.wait(left)
-            taken = self._filters, self._new_watch, self._tick
-            self._filters, self._new_watch, self._tick = None, None, False
+            taken, self._wishes = self._wishes, _Wishes()
             return taken
 
     def _read(self) -> None:
@@ -207,10 +229,10 @@ class _TickThread(threading.Thread):
 
     # Not only at the start: the target may load code that is traced, too.
     def _tell_what_is_traced(self) -> None:
-        line = self._source.ready_line
-        if line != self._ready_line:
-            self._ready_line = line
-            self._owner.post(Ready(line))
+        tracing = self._source.tracing
+        if tracing is not self._tracing:
+            self._tracing = tracing
+            self._owner.post(Ready(tracing))
 
     def _apply(self, filters: Filters) -> bool:
         try:

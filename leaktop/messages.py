@@ -6,7 +6,7 @@ from textual.message import Message
 
 from leaktop.analyze import Reading
 from leaktop.excerpt import Excerpt
-from leaktop.model import Filters, Frame, StackDetail
+from leaktop.model import Filters, Frame, Memory, StackDetail, Tracing
 from leaktop.source import SourceError
 
 
@@ -23,11 +23,19 @@ class Progress(Message):
 
 
 class Ready(Message):
-    """Counting has begun, or takes in more code; ``line`` says what is traced."""
+    """Counting has begun, or takes in more code."""
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, tracing: Tracing) -> None:
         super().__init__()
-        self.line = line
+        self.tracing = tracing
+
+
+class MemoryRead(Message):
+    """What leaktop itself takes, as it was asked for."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory = memory
 
 
 class SnapshotReady(Message):

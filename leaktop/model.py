@@ -89,6 +89,82 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class TracedFunction:
+    """One function of an allocator's interface, and where its probe is."""
+
+    name: str
+    shift: int = 0
+    """Bytes from its entry to the probe."""
+    instruction: str = ""
+    """What is there, one that the kernel emulates; empty where it steps through it."""
+    why: str = ""
+    """Why the probe is there and not at a cheaper place; empty where there is none."""
+    refused: str = ""
+    """Why the kernel takes no probe on it; empty where it is traced."""
+    effect: str = ""
+    """What is wrong with the figures where it is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A function that should be traced and is not."""
+
+    function: str
+    library: str
+    reason: str
+    effect: str
+    """What is wrong with the figures for it."""
+
+    def __str__(self) -> str:
+        """Which function it is, what is wrong without it, and why."""
+        return f"{self.function} in {self.library}: {self.effect}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class TracedLibrary:
+    """A file of the target that defines an allocator."""
+
+    name: str
+    functions: tuple[TracedFunction, ...]
+    left_out: tuple[str, ...] = ()
+    """Functions that cannot be traced safely: name and reason."""
+
+    def __str__(self) -> str:
+        """``N functions in LIBRARY``."""
+        count = sum(not function.refused for function in self.functions)
+        return f"{count} function{'' if count == 1 else 's'} in {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What is traced, and how."""
+
+    libraries: tuple[TracedLibrary, ...] = ()
+    way: str = ""
+    """How probes are attached, for people."""
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The functions on which the kernel took no probe."""
+        return tuple(
+            Refusal(function.name, library.name, function.refused, function.effect)
+            for library in self.libraries
+            for function in library.functions
+            if function.refused
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What leaktop itself takes; bytes."""
+
+    resident: int
+    """Of its own process, as the kernel counts it."""
+    maps: Mapping[str, int] = field(default_factory=dict)
+    """Of the kernel for each BPF map, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one tick read, at one moment."""
 
@@ -108,6 +184,8 @@ class Snapshot:
     """Sampling was on at some time, so the figures are estimates."""
     note: str | None = None
     """Why the target is no longer traced, once it is not."""
+    refusals: tuple[Refusal, ...] = ()
+    """Functions that should be traced and are not: without them the figures are wrong."""
 
 
 @dataclass(frozen=True, slots=True)

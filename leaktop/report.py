@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from leaktop.analyze import History, Reading, ordered
 from leaktop.format import clean
-from leaktop.model import LOSSES, UNLIMITED, Frame, Site, SortKey
+from leaktop.model import LOSSES, UNLIMITED, Frame, Site, SortKey, Target, Tracing
 from leaktop.source import Source
 
 JSON_VERSION = 1
@@ -41,7 +41,8 @@ def run_batch(source: Source, options: BatchOptions, out: TextIO, messages: Text
     with _stop_signals() as stop:
         try:
             source.start(lambda step: None)
-            print(f"leaktop: {clean(source.ready_line)}", file=messages, flush=True)
+            ready = clean(ready_line(source.target, source.tracing))
+            print(f"leaktop: {ready}", file=messages, flush=True)
             _print_snapshots(source, options, stop, out, messages)
         finally:
             source.close()
@@ -76,6 +77,14 @@ def _print_snapshots(
             )
         if reading.snapshot.note or stop.asked:
             return
+
+
+def ready_line(target: Target, tracing: Tracing) -> str:
+    """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced."""
+    refused = [f"not {each}" for each in tracing.refusals]
+    left_out = [f"not {each}" for library in tracing.libraries for each in library.left_out]
+    what = "; ".join([", ".join(map(str, tracing.libraries)), *refused, *left_out])
+    return f"tracing {target.pid} ({target.comm}): {what}"
 
 
 def _print_losses(lost: Mapping[str, int], messages: TextIO) -> None:
@@ -127,6 +136,7 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with outstanding allocations:"]
     mark = "~" if snapshot.estimated else ""
+    lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
     for site in top:
         held = site.counters
         lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack")
@@ -188,6 +198,15 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
             "bytes_per_s": round(reading.rates.bytes_per_s, 3),
         },
         "lost": dict(snapshot.lost),
+        "probes_refused": [
+            {
+                "function": _unicode(each.function),
+                "library": _unicode(each.library),
+                "effect": each.effect,
+                "reason": each.reason,
+            }
+            for each in snapshot.refusals
+        ],
         "stacks": [
             _json_stack(reading, site, frames.get(site.stack_id, site.frames)) for site in top
         ],

@@ -41,8 +41,8 @@ missing_packages() {
     [ "$purpose" != test ] || command -v rustc >/dev/null || echo rustc
     # And about debug information that several files share.
     [ "$purpose" != test ] || command -v dwz >/dev/null || echo dwz
-    # What leaktop is measured against.
-    [ "$purpose" != bench ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
+    # What leaktop is measured against, and has to bear beside it.
+    case $purpose in test | bench) command -v memleak-bpfcc >/dev/null || echo bpfcc-tools ;; esac
 }
 
 install_with_apt() {

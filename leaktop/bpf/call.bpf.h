@@ -13,18 +13,23 @@ static __always_inline int called_by_allocator(const struct config *settings, u6
 	return 0;
 }
 
+/* Where the return address lies of the function at whose entry the program runs. */
+static __always_inline u64 sp_at_entry(struct pt_regs *ctx, u64 cookie)
+{
+	return PT_REGS_SP(ctx) + (cookie >> COOKIE_PUSHED_SHIFT) * sizeof(u64);
+}
+
 /* How far is_called_from looks: no C library is that deep between one traced function and another. */
 #define INNER_FRAMES_MAX 16
 
-/* Whether the function at whose entry the program runs was called, however indirectly, by the one
- * whose return address lies at `slot`. */
+/* Whether the function at whose entry the program runs, its return address at `sp`, was called,
+ * however indirectly, by the one whose return address lies at `slot`. */
 static __always_inline int is_called_from(struct thread *thread, const struct config *settings,
-					  struct pt_regs *ctx, u64 slot)
+					  struct pt_regs *ctx, u64 sp, u64 slot)
 {
 	struct place place = place_of(0);
 	struct frame_rule *rule;
 	struct walk walk = {};
-	u64 sp = PT_REGS_SP(ctx);
 
 	if (read_user(&walk.pc, sizeof(walk.pc), (void *)sp))
 		return 0;
@@ -53,10 +58,10 @@ static __always_inline int is_called_from(struct thread *thread, const struct co
  * from if it has no return probe. Another function that the open one jumps to as its last act has
  * the same sp and the same slot. */
 static __always_inline int is_inside(struct thread *thread, const struct config *settings,
-				     struct pt_regs *ctx)
+				     struct pt_regs *ctx, u64 sp)
 {
 	const struct call *call = &thread->call;
-	u64 slot = 0, sp = PT_REGS_SP(ctx);
+	u64 slot = 0;
 	u64 expected = call->end == END_BY_TRAP ? settings->trampoline : call->caller;
 
 	if (sp > call->sp)
@@ -74,7 +79,7 @@ static __always_inline int is_inside(struct thread *thread, const struct config 
 	 * as much, so the filters say of it what they said; sampling might not. */
 	if (sp == call->sp)
 		return settings->sample_rate > 1;
-	return is_called_from(thread, settings, ctx, call->sp);
+	return is_called_from(thread, settings, ctx, sp, call->sp);
 }
 
 /* What a block of this size counts: 0 where the filters or the sampling leave it out. */
@@ -112,13 +117,13 @@ static __always_inline int hold_old(const struct call *call)
 /* Whether a call that begins now is the thread's outermost one. One that is open but does not
  * contain it ended without a return that was seen; then it is over here. */
 static __always_inline int is_outermost(struct thread *thread, const struct config *settings,
-					struct pt_regs *ctx)
+					struct pt_regs *ctx, u64 sp)
 {
 	struct call *call = &thread->call;
 
 	if (!call->sp)
 		return 1;
-	if (is_inside(thread, settings, ctx))
+	if (is_inside(thread, settings, ctx, sp))
 		return 0;
 	if (call->end == END_BY_TRAP)
 		lose(LOST_MISSED_RETURNS);
@@ -132,11 +137,12 @@ static __always_inline int is_outermost(struct thread *thread, const struct conf
 /* Note the entry of an allocating function; the caller adds what else its kind needs. A call that is
  * left out is noted too: what it does inside must be seen as inside. */
 static __always_inline void open_call(struct call *call, struct pt_regs *ctx,
-				      const struct config *settings, u32 kind, u64 size)
+				      const struct config *settings, u64 cookie, u32 kind,
+				      u64 size)
 {
-	call->sp = PT_REGS_SP(ctx);
+	call->sp = sp_at_entry(ctx, cookie);
 	call->function = PT_REGS_IP(ctx);
-	call->end = END_BY_TRAP;
+	call->end = cookie >> COOKIE_PUSHED_SHIFT ? END_AT_RET : END_BY_TRAP;
 	call->kind = kind;
 	call->size = size;
 	call->weight = weight_of(size, settings);
@@ -241,6 +247,31 @@ static __always_inline u64 restore(struct call *call, struct block *block)
 			address = rest.address;
 		block->size += call->rest;
 	}
+	return address;
+}
+
+/* A word of the kernel's memory; 0 where it cannot be read. */
+static __always_inline u64 kernel_word(u64 address)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+/* The return address that lies at `sp`, which may be another tracer's return probe's: then the
+ * kernel knows what was there, of the innermost such call first. */
+static __always_inline u64 return_address_at(const struct config *settings, u64 sp)
+{
+	u64 address = 0, uprobes, instance;
+
+	read_user(&address, sizeof(address), (void *)sp);
+	if (!settings->task_uprobes)
+		return address;
+	uprobes = kernel_word(bpf_get_current_task() + settings->task_uprobes);
+	instance = uprobes ? kernel_word(uprobes + settings->uprobes_return) : 0;
+	if (instance && kernel_word(instance + settings->return_sp) == sp)
+		return kernel_word(instance + settings->return_address);
 	return address;
 }
 

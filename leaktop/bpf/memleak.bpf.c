@@ -119,7 +119,7 @@ static __always_inline void leave(struct pt_regs *ctx, const struct config *sett
 		return;
 	call->sp = 0;
 	if (call->end == END_AT_RET) {	/* about to take the return address off */
-		read_user(&pc, sizeof(pc), (void *)sp);
+		pc = return_address_at(settings, sp);
 		sp += sizeof(u64);
 	}
 	call->address = result_of(call, PT_REGS_RC(ctx));
@@ -149,10 +149,10 @@ static __always_inline void leave(struct pt_regs *ctx, const struct config *sett
 
 /* The entry of a function that allocates blocks. Returns whether to see its return. */
 static __always_inline int enter_block(struct pt_regs *ctx, const struct config *settings,
-				       struct thread *thread, u64 entry)
+				       struct thread *thread, u64 cookie)
 {
 	struct call *call = &thread->call;
-	u64 size = PT_REGS_PARM1(ctx);
+	u64 entry = cookie & (COOKIE_EXIT - 1), size = PT_REGS_PARM1(ctx);
 	u32 kind = CALL_MALLOC;
 
 	switch (entry) {
@@ -174,14 +174,14 @@ static __always_inline int enter_block(struct pt_regs *ctx, const struct config 
 		size = PT_REGS_PARM3(ctx);
 		kind = CALL_POSIX_MEMALIGN;
 	}
-	open_call(call, ctx, settings, kind, size);
+	open_call(call, ctx, settings, cookie, kind, size);
 	if (kind == CALL_REALLOC)
 		take_old(call, PT_REGS_PARM1(ctx));
 	call->result = PT_REGS_PARM1(ctx);
 	if (entry == ENTRY_NEW)
 		call->end = END_AT_RET;
 #ifdef SESSION
-	else if (!call->weight && !call->old_held)
+	else if (call->end == END_BY_TRAP && !call->weight && !call->old_held)
 		call->end = END_UNSEEN;
 #endif
 	note_caller(call);
@@ -190,37 +190,40 @@ static __always_inline int enter_block(struct pt_regs *ctx, const struct config 
 
 /* The entry of mmap or mremap. Returns whether to see its return. */
 static __always_inline int enter_mapping(struct pt_regs *ctx, const struct config *settings,
-					 struct thread *thread, u64 entry)
+					 struct thread *thread, u64 cookie)
 {
-	u64 sp = PT_REGS_SP(ctx), address = PT_REGS_PARM1(ctx), flags = PT_REGS_PARM4(ctx);
+	u64 sp = sp_at_entry(ctx, cookie), address = PT_REGS_PARM1(ctx), flags = PT_REGS_PARM4(ctx);
 	struct call *call = &thread->call;
 	/* before that no mapping is held: none could match, and each would be counted as lost */
 	int counting = settings->phase == PHASE_COUNT;
 
-	if (entry == ENTRY_MREMAP) {
-		open_call(call, ctx, settings, CALL_MREMAP, whole_pages(PT_REGS_PARM3(ctx)));
+	if ((cookie & (COOKIE_EXIT - 1)) == ENTRY_MREMAP) {
+		open_call(call, ctx, settings, cookie, CALL_MREMAP,
+			  whole_pages(PT_REGS_PARM3(ctx)));
+		note_caller(call);
 		if (flags & MREMAP_DONTUNMAP)
-			return 1;
+			return call->end == END_BY_TRAP;
 		/* length 0 makes a second mapping of shared memory */
 		if (counting && PT_REGS_PARM2(ctx))
 			take_moved(settings, call, address, whole_pages(PT_REGS_PARM2(ctx)));
 		if (!(flags & MREMAP_FIXED))
-			return 1;
+			return call->end == END_BY_TRAP;
 		address = PT_REGS_PARM5(ctx);
 	} else {
 		/* an allocator gives pages back by mapping fresh ones over its own */
 		if (flags & MAP_FIXED && called_by_allocator(settings, sp))
 			return 0;
-		open_call(call, ctx, settings, CALL_MMAP, whole_pages(PT_REGS_PARM2(ctx)));
+		open_call(call, ctx, settings, cookie, CALL_MMAP, whole_pages(PT_REGS_PARM2(ctx)));
+		note_caller(call);
 		if (!(flags & MAP_FIXED))
-			return 1;
+			return call->end == END_BY_TRAP;
 	}
 	if (counting)
 		end_mappings(settings, sp, address, call->size);
-	return 1;
+	return call->end == END_BY_TRAP;
 }
 
-/* What the program runs for: the entry of a function, by enum entry, or COOKIE_EXIT. A session's
+/* What the program runs for: the entry of a function, by its cookie, or COOKIE_EXIT. A session's
  * program has one cookie for both (kernel commit d920179b3d48). */
 static __always_inline u64 occasion(struct pt_regs *ctx)
 {
@@ -232,13 +235,14 @@ static __always_inline u64 occasion(struct pt_regs *ctx)
 }
 
 /* This thread's state for a call that begins now, NULL where an open call contains it. */
-static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings)
+static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings,
+							u64 cookie)
 {
 	struct thread *thread = this_thread(1);
 
 	if (!thread)
 		lose(LOST_THREADS_FULL);
-	else if (is_outermost(thread, settings, ctx))
+	else if (is_outermost(thread, settings, ctx, sp_at_entry(ctx, cookie)))
 		return thread;
 	return 0;
 }
@@ -248,17 +252,17 @@ int on_call(struct pt_regs *ctx)
 {
 	u32 zero = 0;
 	struct config *settings = config.lookup(&zero);
-	u64 entry = occasion(ctx);
+	u64 cookie = occasion(ctx);
 	struct thread *thread;
 
 	if (!settings || settings->phase == PHASE_OFF)
 		return SKIP_END;
-	if (entry == COOKIE_EXIT) {
+	if (cookie == COOKIE_EXIT) {
 		leave(ctx, settings);
 		return SKIP_END;
 	}
-	thread = entering(ctx, settings);
-	return thread && enter_block(ctx, settings, thread, entry) ? 0 : SKIP_END;
+	thread = entering(ctx, settings, cookie);
+	return thread && enter_block(ctx, settings, thread, cookie) ? 0 : SKIP_END;
 }
 
 /* mmap or mremap: its entry, or its end. */
@@ -266,17 +270,17 @@ int on_mapping(struct pt_regs *ctx)
 {
 	u32 zero = 0;
 	struct config *settings = config.lookup(&zero);
-	u64 entry = occasion(ctx);
+	u64 cookie = occasion(ctx);
 	struct thread *thread;
 
 	if (!settings || settings->phase == PHASE_OFF)
 		return SKIP_END;
-	if (entry == COOKIE_EXIT) {
+	if (cookie == COOKIE_EXIT) {
 		leave(ctx, settings);
 		return SKIP_END;
 	}
-	thread = entering(ctx, settings);
-	return thread && enter_mapping(ctx, settings, thread, entry) ? 0 : SKIP_END;
+	thread = entering(ctx, settings, cookie);
+	return thread && enter_mapping(ctx, settings, thread, cookie) ? 0 : SKIP_END;
 }
 
 /* A round of the walk that the end of a call began. The last one ends the call. */
@@ -326,6 +330,7 @@ int on_unmap(struct pt_regs *ctx)	/* munmap (address, length) */
 	u64 address = PT_REGS_PARM1(ctx);
 
 	if (settings && settings->phase == PHASE_COUNT && !(address & PAGE_LOW_BITS))
-		end_mappings(settings, PT_REGS_SP(ctx), address, whole_pages(PT_REGS_PARM2(ctx)));
+		end_mappings(settings, sp_at_entry(ctx, bpf_get_attach_cookie(ctx)), address,
+			     whole_pages(PT_REGS_PARM2(ctx)));
 	return 0;
 }

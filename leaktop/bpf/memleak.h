@@ -30,6 +30,12 @@ struct config {
 	u64 max_size;		/* largest allocation to keep, bytes */
 	u64 sample_rate;	/* keep one of this many, at random; 1: all */
 	u64 trampoline;		/* where uretprobes make functions return to; 0: not known yet */
+	/* where the kernel keeps a return address that it changed for another tracer's return probe,
+	 * in bytes from a structure's beginning */
+	u64 task_uprobes;	/* task_struct: its uprobe_task; 0: none of these is known */
+	u64 uprobes_return;	/* uprobe_task: the innermost return_instance */
+	u64 return_sp;		/* return_instance: where the address lay */
+	u64 return_address;	/* return_instance: the address */
 	struct {
 		u64 start, end;	/* code of an allocator's library, which unmaps memory of its own; */
 	} allocators[ALLOCATORS_MAX];	/* 0..0: none */
@@ -43,8 +49,11 @@ struct place {
 };
 
 /* Which function a program was attached to, by what its arguments mean: the attach cookie. With
- * COOKIE_EXIT it runs where the function ends, at a ret or by a return probe. */
+ * COOKIE_EXIT it runs where the function ends, at a ret or by a return probe. From bit
+ * COOKIE_PUSHED_SHIFT on: words that the function has pushed by then; if any, its end is seen at
+ * its rets. */
 #define COOKIE_EXIT 0x100
+#define COOKIE_PUSHED_SHIFT 16
 enum entry {
 	ENTRY_MALLOC = 0,	/* (size) */
 	ENTRY_NEW,		/* (size), and an exception may end it */
@@ -174,7 +183,7 @@ enum loss {
 	LOSS_COUNT,
 };
 
-_Static_assert(sizeof(struct config) == 104, "layout.py: CONFIG");
+_Static_assert(sizeof(struct config) == 136, "layout.py: CONFIG");
 _Static_assert(sizeof(struct place) == 16, "layout.py: PLACE");
 _Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");

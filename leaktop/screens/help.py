@@ -1,8 +1,8 @@
 """The help screen: keys, columns, signs, losses, and what is traced."""
 
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from leaktop import __version__
 from leaktop import format as fmt
-from leaktop.model import LOSSES
+from leaktop.model import LOSSES, Memory, Target, TracedFunction, TracedLibrary, Tracing
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
 
@@ -52,32 +52,54 @@ SIGNS = (
 )
 
 _KEY_WIDTH = 11
-_PARTS = re.compile(r", (?=\d+ functions? in )|; (?=not )")
+_NAME_MAX = 20
 _Line = tuple[str, str, str]  # style, key, text
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the help says of this run."""
+
+    target: Target
+    tracing: Tracing | None
+    """None while still attaching."""
+    memory: Memory | None
+    """None until it was read."""
+    problems: Mapping[str, str]
+    """Why modules have no names or lines."""
+    lost: Mapping[str, int]
 
 
 class HelpText(RowsView):
     """Scrolls through the help; there is nothing to select."""
 
-    def __init__(
-        self, ready_line: str, problems: Mapping[str, str], lost: Mapping[str, int]
-    ) -> None:
+    def __init__(self, facts: Facts) -> None:
         super().__init__()
-        self._ready_line = ready_line
-        self._problems = problems
-        self._lost = lost
+        self._facts = facts
         self._lines: list[_Line] = []
+
+    def show(self, facts: Facts) -> None:
+        """Show these facts."""
+        self._facts = facts
+        self._wrap()
+        self.settle()
+        self.repaint()
 
     def on_resize(self) -> None:
         """Wrap the text to the new width."""
+        self._wrap()
+        super().on_resize()
+
+    def _wrap(self) -> None:
         width = max(20, self.size.width - 2)
         self._lines = [
-            *_traced(self._ready_line, width),
-            *_unnamed(self._problems, width),
+            *_traced(self._facts.target, self._facts.tracing, width),
+            *_unnamed(self._facts.problems, width),
             *_keys_and_signs(width),
-            *_losses(self._lost, width),
+            *_probes(self._facts.tracing, width),
+            *_memory(self._facts.memory, width),
+            *_losses(self._facts.lost, width),
         ]
-        super().on_resize()
 
     @property
     def row_count(self) -> int:
@@ -121,11 +143,9 @@ class HelpScreen(Screen[None]):
         Binding("escape,question_mark,f1,enter", "leave", show=False),
     ]
 
-    def __init__(
-        self, ready_line: str, problems: Mapping[str, str], lost: Mapping[str, int]
-    ) -> None:
+    def __init__(self, facts: Facts) -> None:
         super().__init__()
-        self._help = HelpText(ready_line, problems, lost)
+        self._help = HelpText(facts)
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -136,19 +156,75 @@ class HelpScreen(Screen[None]):
         """Let the keys scroll."""
         self._help.focus()
 
+    def show(self, facts: Facts) -> None:
+        """Show these facts."""
+        self._help.show(facts)
+
     def action_leave(self) -> None:
         """Go back."""
         self.dismiss()
 
 
-def _traced(ready_line: str, width: int) -> Iterator[_Line]:
+def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[_Line]:
     yield "title", "TRACED", ""
-    head, colon, parts = ready_line.partition("): ")
-    if not colon:
-        head, parts = ready_line or "nothing yet: still attaching", ""
-    yield from _dim(head + colon.rstrip(), width)
-    for part in _PARTS.split(parts) if parts else ():
-        yield from _dim(part, width, indent=2)
+    if tracing is None:
+        yield from _wrapped("nothing yet: still attaching", width)
+        return
+    yield from _wrapped(f"{target.pid} ({target.comm}), by {tracing.way}:", width)
+    for library in tracing.libraries:
+        yield from _wrapped(str(library), width, indent=2)
+    for each in tracing.refusals:
+        yield from _wrapped(f"! not {each}", width, indent=2, style="bad")
+    for library in tracing.libraries:
+        for left_out in library.left_out:
+            yield from _wrapped(f"not {left_out}", width, indent=2)
+
+
+def _probes(tracing: Tracing | None, width: int) -> Iterator[_Line]:
+    libraries = () if tracing is None else tracing.libraries
+    if libraries:
+        yield "dim", "", ""
+        yield "title", "PROBES", ""
+        yield from _wrapped(
+            "Where each function's probe is: bytes from its entry, and the instruction there. "
+            "One that the kernel emulates (push, nop, jump) costs a fraction of one that it has "
+            "to step through. --probe-at-entry puts all at the entry.",
+            width,
+        )
+    for library in libraries:
+        yield from _wrapped(f"{library.name}:", width)
+        yield from _probes_in(library, width)
+
+
+def _probes_in(library: TracedLibrary, width: int) -> Iterator[_Line]:
+    longest = max((len(fmt.clean(each.name)) for each in library.functions), default=0)
+    for each in library.functions:
+        key = f"  {fmt.clean(each.name)}"
+        yield from _entry(key, _place(each), width, min(longest, _NAME_MAX) + 4)
+
+
+def _place(function: TracedFunction) -> str:
+    if function.refused:
+        return f"refused: {function.refused}"
+    where = f"+{function.shift}" if function.shift else "entry"
+    if function.instruction:
+        where += f", {fmt.clean(function.instruction)}"
+    return f"{where}: {function.why}" if function.why else where
+
+
+def _memory(memory: Memory | None, width: int) -> Iterator[_Line]:
+    if memory is None:
+        return
+    yield "dim", "", ""
+    yield "title", "MEMORY OF LEAKTOP ITSELF", ""
+    maps = fmt.format_bytes(sum(memory.maps.values()))
+    yield from _wrapped(
+        f"{fmt.format_bytes(memory.resident)} resident; {maps} in the kernel, which depends on "
+        "--max-allocs and --max-stacks, not on the target. By map:",
+        width,
+    )
+    for name, size in sorted(memory.maps.items(), key=lambda item: -item[1]):
+        yield from _entry(f"  {name}", fmt.format_bytes(size), width, _NAME_MAX)
 
 
 def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[_Line]:
@@ -156,7 +232,7 @@ def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[_Line]:
         yield "dim", "", ""
         yield "title", "WITHOUT NAMES OR LINES", ""
     for name in sorted(problems):
-        yield from _dim(f"{fmt.clean(name)}: {problems[name]}", width)
+        yield from _wrapped(f"{fmt.clean(name)}: {problems[name]}", width)
 
 
 def _keys_and_signs(width: int) -> Iterator[_Line]:
@@ -170,7 +246,7 @@ def _keys_and_signs(width: int) -> Iterator[_Line]:
 def _losses(lost: Mapping[str, int], width: int) -> Iterator[_Line]:
     yield "dim", "", ""
     yield "title", "LOSSES", ""
-    yield from _dim(
+    yield from _wrapped(
         "What could not be accounted is counted by name, here and in the top lines; "
         "with none of them the figures are exact.",
         width,
@@ -183,13 +259,13 @@ def _losses(lost: Mapping[str, int], width: int) -> Iterator[_Line]:
 
 
 # Whole lines, what goes on in the next one set in by ``indent`` and two more.
-def _dim(text: str, width: int, indent: int = 0) -> Iterator[_Line]:
+def _wrapped(text: str, width: int, indent: int = 0, style: str = "dim") -> Iterator[_Line]:
     first = " " * indent
     further = f"{first}  " if indent else ""
     for part in textwrap.wrap(
         fmt.clean(text), width, initial_indent=first, subsequent_indent=further
     ):
-        yield "dim", "", part
+        yield style, part, ""
 
 
 def _entry(key: str, text: str, width: int, key_width: int) -> Iterator[_Line]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from leaktop.model import Filters, Frame, Snapshot, StackDetail, Target
+from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
 
 
 class SourceError(Exception):
@@ -21,9 +21,9 @@ class SourceError(Exception):
 class Source(Protocol):
     """One stream of snapshots.
 
-    ``start``, ``snapshot``, ``detail``, ``apply`` and ``close`` are called from one thread, the
-    collector's; ``resolve`` from one other, so that slow debug information never delays a tick.
-    Neither is ever the screen's.
+    ``start``, ``snapshot``, ``detail``, ``memory``, ``apply`` and ``close`` are called from one
+    thread, the collector's; ``resolve`` from one other, so that slow debug information never
+    delays a tick. Neither is ever the screen's.
     """
 
     @property
@@ -32,8 +32,8 @@ class Source(Protocol):
         ...
 
     @property
-    def ready_line(self) -> str:
-        """What is traced, for people: ``tracing PID (COMM): N functions in LIBRARY``."""
+    def tracing(self) -> Tracing:
+        """What is traced since ``start``; another value once the target has loaded more code."""
         ...
 
     @property
@@ -54,6 +54,10 @@ class Source(Protocol):
 
     def detail(self, stack_id: int) -> StackDetail:
         """Read the live blocks of one stack; costs O(allocations). Raises SourceError."""
+        ...
+
+    def memory(self) -> Memory:
+        """Ask what leaktop itself takes. Raises SourceError."""
         ...
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:

@@ -1,14 +1,14 @@
 """Finds the allocators of a process among the files that it maps."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 
 from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.modules import Module
 from leaktop.procfs import Mapping
 from leaktop.tracer import TracerError
 from leaktop.tracer.code import Functions
-from leaktop.tracer.entry_sites import entry_site
+from leaktop.tracer.entry_sites import entry_site, other_sites
 from leaktop.tracer.probes import (
     Exit,
     Function,
@@ -75,6 +75,32 @@ def find_allocators(
             start, end = (0, 0) if process.is_program(mapping) else _extent(mapping)
             found.append(Allocator(module, traced, skipped, start, end))
     return found
+
+
+def elsewhere(allocator: Allocator, traced: Traced) -> Iterator[Traced]:
+    """Yield how else to trace a function, best first, where the kernel refuses its probes.
+
+    Another tracer may hold an instruction in a way that keeps others off it.
+    """
+    try:
+        described = Functions(allocator.module.open_elf())
+        entries = [each.site.entry for each in allocator.functions]
+        entry = traced.site.entry
+        if traced.site.shift:
+            yield replace(traced, site=Site(entry, why="the cheapest place was refused"))
+        for site in other_sites(described, entry, traced.function, entries):
+            if site.offset != traced.site.offset:
+                yield _at(replace(site, why="its entry was refused"), traced, described)
+    except (UnclearError, ElfError):
+        return
+
+
+def _at(site: Site, traced: Traced, described: Functions) -> Traced:
+    function, exits = traced.function, traced.exits
+    if site.pushed and function.exit is Exit.RETURN:
+        function = replace(function, exit=Exit.INSTRUCTIONS)
+        exits = return_sites(described, site.entry)
+    return Traced(function, site, exits)
 
 
 def require_allocator(process: TargetProcess, choice: Choice, found: list[Allocator]) -> None:

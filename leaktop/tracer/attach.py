@@ -15,16 +15,20 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Thread
 from typing import Protocol
 
+from leaktop.model import TracedFunction
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
-from leaktop.tracer.probes import Exit, Probe
+from leaktop.tracer.probes import Exit, Probe, Traced, probes_for
+from leaktop.tracer.target import NO_TARGET
 
 BPF_PROG_LOAD = 5
 BPF_LINK_CREATE = 28
@@ -42,6 +46,10 @@ RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 RETRY_S = 1.0
 """How long to try again where attaching fails for the moment, as it does for an instant beside
 another tracer that attaches or detaches at the same place."""
+RETRY_ONE_S = 0.1
+"""The same for one function, once all together were tried."""
+OTHER_PLACES_MAX = 3
+"""Other places of a function that are tried, each once."""
 _RETRY_STEP_S = 0.02
 _FOR_THE_MOMENT = (errno.EINVAL, errno.EBUSY, errno.EAGAIN, errno.EINTR)
 
@@ -65,19 +73,14 @@ class Attached:
     """What is attached; closing it detaches."""
 
     def __init__(self) -> None:
-        self.probes: list[Probe] = []
-        self.skipped: list[tuple[Probe, str]] = []
-        """Optional probes that the kernel refused, with the reason."""
+        self.returns_at_ret = False
+        """Whether a function's ends are seen at its rets since its entry was refused, where another
+        tracer may have a return probe."""
         self._descriptors: list[int] = []
 
-    def wants(self, probe: Probe) -> bool:
-        """Whether a probe is of use: an entry is none whose return was refused."""
-        return all(probe.function != skipped.function for skipped, _ in self.skipped)
-
-    def add(self, descriptor: int, probes: Iterable[Probe]) -> None:
-        """Own the descriptor that keeps these probes attached."""
-        self._descriptors.append(descriptor)
-        self.probes.extend(probes)
+    def own(self, descriptors: Iterable[int]) -> None:
+        """Own the descriptors that keep probes attached."""
+        self._descriptors.extend(descriptors)
 
     def close(self) -> None:
         """Detach everything; safe to call twice."""
@@ -93,10 +96,13 @@ class Attached:
 class Attacher(Protocol):
     """One way to attach."""
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
-        """Attach probes of one file, as far as required; what was attached goes to `attached`.
+    all_at_once: bool
+    """Whether probes on many functions cost hardly more than those on one."""
 
-        ``path`` opens the very file that PID maps. Raises TracerError naming the probe.
+    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
+        """Attach probes of one file, all or none; return what keeps them attached.
+
+        ``path`` opens the very file that PID maps. Raises OSError.
         """
         ...
 
@@ -107,26 +113,20 @@ class MultiLink:
     Without sessions there are two, one for their entries and one for their returns.
     """
 
+    all_at_once = True
+
     def __init__(self, program: Program, arch: Architecture, *, sessions: bool) -> None:
         self._program = program
         self._arch = arch
         self._sessions = sessions
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
+    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
         """See Attacher."""
         groups: defaultdict[tuple[str, bool], list[Probe]] = defaultdict(list)
         for probe in probes:
             if not (self._sessions and probe.is_return_probe):  # its entry's session sees it
                 groups[probe.program, probe.is_return_probe].append(probe)
-        for together in groups.values():
-            group = [probe for probe in together if attached.wants(probe)]
-            if not group:
-                continue
-            try:
-                attached.add(_patiently(partial(self._link, path, pid, group)), group)
-            except OSError:
-                for probe in group:  # find out which one it is
-                    _one(probe, pid, attached, partial(self._link, path, pid, [probe]))
+        return _all(partial(self._link, path, pid, group) for group in groups.values())
 
     def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
         first = probes[0]
@@ -152,6 +152,8 @@ class MultiLink:
 class PerfEvents:
     """One perf event a probe."""
 
+    all_at_once = False
+
     def __init__(self, program: Program, arch: Architecture) -> None:
         self._program = program
         self._arch = arch
@@ -165,11 +167,9 @@ class PerfEvents:
                 exit_code=3,
             ) from None
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe], attached: Attached) -> None:
+    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
         """See Attacher."""
-        for probe in probes:
-            if attached.wants(probe):
-                _one(probe, pid, attached, partial(self._event, path, pid, probe))
+        return _all(partial(self._event, path, pid, probe) for probe in probes)
 
     def _event(self, path: str, pid: int, probe: Probe) -> int:
         program = self._program.load(probe.program, 0)
@@ -259,33 +259,86 @@ def _knows(arch: Architecture, attach_type: int) -> bool:
     return False
 
 
-def _one(probe: Probe, pid: int, attached: Attached, attach: Callable[[], int]) -> None:
+def attach_functions(
+    attach: Callable[[Sequence[Probe]], list[int]],
+    functions: Sequence[Traced],
+    elsewhere: Callable[[Traced], Iterable[Traced]],
+    attached: Attached,
+    *,
+    all_at_once: bool,
+) -> tuple[TracedFunction, ...]:
+    """Attach probes on functions of one library, each function wholly or not at all.
+
+    A function that the kernel refuses is tried again for a moment, then at the other places that
+    ``elsewhere`` knows; one that stays refused says so. Raises TracerError where the process is
+    gone, or where the kernel allows no probe at all.
+    """
+    if all_at_once:
+        try:
+            attached.own(_patiently(lambda: attach(list(probes_for(functions))), RETRY_S))
+        except OSError as error:  # find out which ones it is
+            _raise_if_hopeless(error)
+        else:
+            return tuple(map(_described, functions))
+    return tuple(_one(attach, each, elsewhere, attached) for each in functions)
+
+
+def _one(
+    attach: Callable[[Sequence[Probe]], list[int]],
+    function: Traced,
+    elsewhere: Callable[[Traced], Iterable[Traced]],
+    attached: Attached,
+) -> TracedFunction:
     try:
-        attached.add(_patiently(attach), [probe])
+        attached.own(_patiently(lambda: attach(list(probes_for([function]))), RETRY_ONE_S))
     except OSError as error:
-        if not probe.function.required:
-            attached.skipped.append((probe, error.strerror or str(error)))
-            return
-        raise TracerError(_refusal(probe, pid, error), exit_code=_exit_code(error)) from None
+        _raise_if_hopeless(error)
+        refusal = error
+    else:
+        return _described(function)
+    for other in islice(elsewhere(function), OTHER_PLACES_MAX):
+        try:
+            attached.own(attach(list(probes_for([other]))))
+        except OSError as error:
+            _raise_if_hopeless(error)
+        else:
+            attached.returns_at_ret = attached.returns_at_ret or bool(other.site.pushed)
+            return _described(other)
+    reason = refusal.strerror or str(refusal)
+    if refusal.errno in _FOR_THE_MOMENT:
+        reason += " (is another tracer attached?)"
+    return replace(_described(function), refused=reason, effect=function.function.effect)
 
 
-def _refusal(probe: Probe, pid: int, error: OSError) -> str:
+def _described(traced: Traced) -> TracedFunction:
+    site = traced.site
+    return TracedFunction(traced.function.name, site.shift, site.instruction, site.why)
+
+
+def _raise_if_hopeless(error: OSError) -> None:
     if error.errno == errno.ESRCH:
-        return f"process {pid} exited while leaktop was attaching"
+        raise TracerError("the process exited while leaktop was attaching", NO_TARGET) from None
     if error.errno in (errno.EPERM, errno.EACCES):
-        return f"the kernel does not let leaktop probe {probe}: {error.strerror}; run it as root"
-    return (
-        f"the probe on {probe} was refused: {error.strerror}; "
-        "is another tracer attached to the same process? Try again"
-    )
+        raise TracerError(
+            f"the kernel does not let leaktop attach probes: {error.strerror}; run it as root",
+            exit_code=3,
+        ) from None
 
 
-def _exit_code(error: OSError) -> int:
-    return {errno.ESRCH: 4, errno.EPERM: 3, errno.EACCES: 3}.get(error.errno or 0, 1)
+def _all(steps: Iterable[Callable[[], int]]) -> list[int]:
+    done: list[int] = []
+    try:
+        for step in steps:
+            done.append(step())
+    except OSError:
+        for descriptor in done:
+            os.close(descriptor)
+        raise
+    return done
 
 
-def _patiently(attach: Callable[[], int]) -> int:
-    until = time.monotonic() + RETRY_S
+def _patiently(attach: Callable[[], list[int]], seconds: float) -> list[int]:
+    until = time.monotonic() + seconds
     while True:
         try:
             return attach()

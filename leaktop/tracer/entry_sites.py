@@ -6,7 +6,7 @@ branch_setup_xol_ops). A probe a few bytes in sees every call just as well, as l
 stack pointer are still what they were.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from capstone import CS_GRP_CALL, CS_GRP_INT, CS_GRP_JUMP, CS_GRP_RET, CS_OP_IMM, CS_OP_REG, CsInsn
 
@@ -29,6 +29,10 @@ _ARGUMENTS = tuple(
         "rcx ecx cx cl ch",
         "r8 r8d r8w r8b",
     )
+)
+_CALLEE_SAVED = frozenset(  # ibid., 3.2.1
+    ["rbx", "ebx", "bx", "bl", "bh", "rbp", "ebp", "bp", "bpl"]
+    + [f"r{i}{part}" for i in range(12, 16) for part in ("", "d", "w", "b")]
 )
 _STACK_POINTER = frozenset(("rsp", "esp", "sp", "spl"))
 _READ = {  # the arguments that the BPF program reads, by position (bpf/memleak.bpf.c: enter)
@@ -72,6 +76,69 @@ def entry_site(
     return Site(FileOffset(entry + shift), shift, f"{found.mnemonic} {found.op_str}".strip(), "")
 
 
+def other_sites(
+    functions: Functions, entry: FileOffset, function: Function, others: Collection[FileOffset]
+) -> Iterator[Site]:
+    """Yield other places than the entry that see every call of a function, best first.
+
+    For where the kernel refuses the best one. Without words pushed first: there a return probe
+    can be. Where registers that a callee saves have new values no stack could be followed, so
+    there is no such place. Yields nothing where the function cannot be read.
+    """
+    try:
+        code = _code_from(functions, entry)
+    except (CallFrameError, ElfError):
+        code = None
+    if code is not None:
+        found = [
+            site
+            for site in _straight_on(code, entry, function)
+            if not any(entry < other <= site.offset for other in others)
+            and _entered_once(code, code.start + site.shift)
+        ]
+        yield from sorted(found, key=lambda site: site.pushed)
+
+
+def _straight_on(code: Code, entry: FileOffset, function: Function) -> Iterator[Site]:
+    kept = _CALLEE_SAVED.union(*(_ARGUMENTS[i] for i in _READ[function.entry]))
+    head = code.bytes[: _LOOK_MAX * _LONGEST]
+    pushed = 0
+    for instruction in disassembler(detail=True).disasm(head, code.start, _LOOK_MAX):
+        shift = instruction.address - code.start
+        leaves, emulated = _leaves(instruction), _is_emulated(instruction)
+        if shift and (emulated or not leaves):
+            name = f"{instruction.mnemonic} {instruction.op_str}".strip()
+            yield Site(FileOffset(entry + shift), shift, name if emulated else "", pushed=pushed)
+        if leaves:
+            return
+        written = {instruction.reg_name(register) for register in instruction.regs_access()[1]}
+        words = _pushes(instruction)
+        if written & kept or (written & _STACK_POINTER and words is None):
+            return
+        pushed += words or 0
+
+
+def _leaves(instruction: CsInsn) -> bool:
+    groups = (CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT)
+    others = instruction.mnemonic.startswith(("syscall", "loop"))
+    return others or any(instruction.group(group) for group in groups)
+
+
+def _pushes(instruction: CsInsn) -> int | None:
+    # words by which it moves the stack pointer down; None where it does not say
+    operands = instruction.operands
+    if instruction.mnemonic == "push" and operands[0].size == _WORD:
+        return 1
+    if instruction.mnemonic == "sub" and [each.type for each in operands] == [
+        CS_OP_REG,
+        CS_OP_IMM,
+    ]:
+        moved = instruction.reg_name(operands[0].reg) == "rsp" and operands[1].imm
+        if moved and moved > 0 and moved % _WORD == 0:
+            return int(moved // _WORD)
+    return None
+
+
 def _code_from(functions: Functions, entry: FileOffset) -> Code | None:
     # from the entry on, which need not be where the function begins
     address = functions.elf.address_of(entry)
@@ -96,9 +163,7 @@ def _first_emulated(code: Code, function: Function) -> CsInsn | str:
             continue
         if _is_emulated(instruction):
             return instruction
-        groups = (CS_GRP_JUMP, CS_GRP_CALL, CS_GRP_RET, CS_GRP_INT)
-        others = instruction.mnemonic.startswith(("syscall", "loop"))
-        if others or any(instruction.group(group) for group in groups):
+        if _leaves(instruction):
             return _NONE.format(f"{instruction.mnemonic} {instruction.op_str}".strip())
         written = {instruction.reg_name(register) for register in instruction.regs_access()[1]}
         if changed := written & kept:

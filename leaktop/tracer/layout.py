@@ -18,6 +18,7 @@ ALLOCATORS_MAX = 4
 PHASE_FOLLOW, PHASE_COUNT = 1, 2
 WHOLE, TRUNCATED, ASKED = range(3)
 
+CHANGED_RETURN = ("task_uprobes", "uprobes_return", "return_sp", "return_address")
 CONFIG = np.dtype(
     [
         ("phase", "u8"),
@@ -25,6 +26,7 @@ CONFIG = np.dtype(
         ("max_size", "u8"),
         ("sample_rate", "u8"),
         ("trampoline", "u8"),
+        *((name, "u8") for name in CHANGED_RETURN),
         ("allocators", [("start", "u8"), ("end", "u8")], (ALLOCATORS_MAX,)),
     ]
 )

@@ -2,21 +2,48 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from leaktop.model import LOSSES, Counters, Filters, Frame, Snapshot, StackDetail, Target
+from leaktop.model import (
+    LOSSES,
+    Counters,
+    Filters,
+    Frame,
+    Memory,
+    Snapshot,
+    StackDetail,
+    Target,
+    TracedLibrary,
+    Tracing,
+)
 from leaktop.perfmap import PerfMap
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.allocators import Allocator, Choice, find_allocators, require_allocator
+from leaktop.tracer.allocators import (
+    Allocator,
+    Choice,
+    elsewhere,
+    find_allocators,
+    require_allocator,
+)
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import Attached, Attacher, Way, attacher, best_way
+from leaktop.tracer.attach import (
+    Attached,
+    Attacher,
+    Way,
+    attach_functions,
+    attacher,
+    best_way,
+)
 from leaktop.tracer.blocks import Held, detail_of, held_by_stack, live_blocks
+from leaktop.tracer.footprint import memory_of
+from leaktop.tracer.kernel_types import changed_return
 from leaktop.tracer.loader import MAPPINGS_MAX, Capacity, Program
 from leaktop.tracer.privilege import check_privileges
-from leaktop.tracer.probes import probes_for
 from leaktop.tracer.stacks import StackBook
 from leaktop.tracer.sums import sites_of
 from leaktop.tracer.target import NO_TARGET, TargetProcess
@@ -52,8 +79,10 @@ class LiveSource:
         self._attached = Attached()
         self._attacher: Attacher | None = None
         self._allocators: list[Allocator] = []
+        self._tracing = Tracing()
         self._searched = 0
         self._trampoline = 0
+        self._changed_return = (0, 0, 0, 0)
         self._sampled = filters.sample_rate > 1
         self._started_ns = 0
         self._over: str | None = None
@@ -69,16 +98,9 @@ class LiveSource:
         return self._process.end_descriptor
 
     @property
-    def ready_line(self) -> str:
-        """``tracing PID (COMM): N functions in LIBRARY``, and what was left out."""
-        parts = [
-            f"{len(allocator.functions)} functions in {allocator.module.name}"
-            for allocator in self._allocators
-        ]
-        skipped = [f"not {probe}: {reason}" for probe, reason in self._attached.skipped]
-        skipped += [f"not {each}" for allocator in self._allocators for each in allocator.skipped]
-        what = "; ".join([", ".join(parts), *skipped])
-        return f"tracing {self._process.pid} ({self._process.comm}): {what}"
+    def tracing(self) -> Tracing:
+        """What is traced by now."""
+        return self._tracing
 
     def start(self, progress: Callable[[str], None]) -> None:
         """Find the allocator, compile, load, attach, and only then begin to count."""
@@ -123,12 +145,17 @@ class LiveSource:
             lost=self._lost(program, stacks, counts),
             estimated=self._sampled,
             note=self._over,
+            refusals=self._tracing.refusals,
         )
 
     def detail(self, stack_id: int) -> StackDetail:
         """Read every live block once, in batches, and sum up those of one stack."""
         program, stacks = self._running()
         return detail_of(live_blocks(program), stack_id, stacks.numbers(stack_id))
+
+    def memory(self) -> Memory:
+        """Ask the kernel what this process and the program's maps take."""
+        return memory_of(self._running()[0].maps())
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
@@ -182,9 +209,10 @@ class LiveSource:
         way = best_way(arch)
         program = self._program = Program(self._capacity, sessions=way is Way.SESSION)
         self._attacher = attacher(way, program, arch)
-        self._attach(self._attacher, self._allocators, progress)
-        if not self._attached.probes:
-            raise TracerError(_nothing_attached(self._attached), exit_code=3)
+        self._tracing = Tracing(way=way.value)
+        allocates = self._attach(self._attacher, self._allocators, progress)
+        if not allocates:
+            raise TracerError(_nothing_attached(self._tracing), exit_code=3)
         if self._process.why_over():
             raise TracerError(
                 f"process {self._process.pid} exited while leaktop was attaching",
@@ -204,14 +232,30 @@ class LiveSource:
 
     def _attach(
         self, attacher: Attacher, allocators: Iterable[Allocator], progress: Callable[[str], None]
-    ) -> None:
+    ) -> bool:
+        # returns whether any function that blocks come from is traced
+        allocates = False
         for allocator in allocators:
-            count = len(allocator.functions)
-            progress(f"attaching to {count} functions in {allocator.module.name}")
-            probes = list(probes_for(allocator.functions))
+            count, name = len(allocator.functions), allocator.module.name
+            progress(f"attaching to {count} functions in {name}")
             # through the open file, so that no other can have taken its path meanwhile
             path = f"/proc/self/fd/{allocator.module.fileno()}"
-            attacher.attach(path, self._process.pid, probes, self._attached)
+            functions = attach_functions(
+                partial(attacher.attach, path, self._process.pid),
+                allocator.functions,
+                partial(elsewhere, allocator),
+                self._attached,
+                all_at_once=attacher.all_at_once,
+            )
+            allocates = allocates or any(
+                traced.function.allocates and not done.refused
+                for traced, done in zip(allocator.functions, functions, strict=True)
+            )
+            library = TracedLibrary(name, functions, allocator.skipped)
+            if self._attached.returns_at_ret:
+                self._changed_return = changed_return() or self._changed_return
+            self._tracing = replace(self._tracing, libraries=(*self._tracing.libraries, library))
+        return allocates
 
     def _hold_older_mappings(self, program: Program) -> None:
         """Let the kernel side know what is mapped already, so that its munmap is no loss."""
@@ -232,7 +276,12 @@ class LiveSource:
         new = find_allocators(self._process, self._choice, known, lambda step: None)
         if new:
             self._allocators += new
-            self._attach(self._attacher, new, lambda step: None)
+            try:
+                self._attach(self._attacher, new, lambda step: None)
+            except TracerError:
+                self._over = self._process.why_over()
+                if self._over is None:
+                    raise
             self._configure(self._running()[0])
 
     def _configure(self, program: Program, phase: int = layout.PHASE_COUNT) -> None:
@@ -242,6 +291,8 @@ class LiveSource:
         config["max_size"] = self._filters.max_size
         config["sample_rate"] = self._filters.sample_rate
         config["trampoline"] = self._trampoline
+        for name, offset in zip(layout.CHANGED_RETURN, self._changed_return, strict=True):
+            config[name] = offset
         libraries = [allocator for allocator in self._allocators if allocator.end]
         for i, allocator in enumerate(libraries[: layout.ALLOCATORS_MAX]):
             config["allocators"][i] = (allocator.start, allocator.end)
@@ -286,9 +337,9 @@ def _by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[i
     }
 
 
-def _nothing_attached(attached: Attached) -> str:
-    probe, reason = attached.skipped[0]
+def _nothing_attached(tracing: Tracing) -> str:
+    first = tracing.refusals[0]
     return (
-        f"the kernel refused every probe, the one on {probe} since: {reason}; "
-        "run leaktop as root, and try again if another tracer is at work"
+        f"the kernel refuses every function that allocates, {first.function} in {first.library} "
+        f"since: {first.reason}; end other tracers of the process, and try again"
     )

@@ -110,6 +110,10 @@ class Program:
             kernel.update(self._maps["walkers"], zero.ctypes.data, walk.ctypes.data)
         return self._load(function, attach_type)
 
+    def maps(self) -> Iterator[tuple[str, int]]:
+        """Yield every map's name and descriptor, which stays ours."""
+        yield from self._maps.items()
+
     def open_questions(self) -> None:
         """Map the memory that questions come through."""
         self._rings = Rings(

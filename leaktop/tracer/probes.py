@@ -8,6 +8,8 @@ from leaktop.elf import FileOffset
 
 COOKIE_EXIT = 0x100
 """What tells an exit from an entry: COOKIE_EXIT of ``bpf/memleak.h``."""
+COOKIE_PUSHED_SHIFT = 16
+"""Where in it the words begin that were pushed by then: the same of ``bpf/memleak.h``."""
 
 
 class Exit(Enum):
@@ -48,20 +50,38 @@ class Function:
     name: str
     entry: Entry
     exit: Exit = Exit.RETURN
-    required: bool = False
-    """Whether failing to probe it ends the run: without it figures would be wrong, not poorer."""
 
+    @property
+    def allocates(self) -> bool:
+        """Whether blocks come from it."""
+        return self.exit is not Exit.NONE
+
+    @property
+    def effect(self) -> str:
+        """What is wrong with the figures where it is not traced."""
+        return _EFFECTS.get(self.entry, "what it allocates is not seen")
+
+
+_EFFECTS = {
+    Entry.FREE: "what it frees looks held",
+    Entry.NEW: "what it allocates is seen only where it calls malloc",
+    Entry.REALLOC: "what it moves looks held where it was, and is not seen where it is",
+    Entry.REALLOCARRAY: "what it moves looks held where it was, and is not seen where it is",
+    Entry.MMAP: "what it maps is not seen",
+    Entry.MREMAP: "what it moves or resizes looks as before",
+    Entry.MUNMAP: "what it unmaps looks held",
+}
 
 PREFIXES = ("", "je_", "tc_", "mi_")
 """What allocators put before the names of C's functions, where they do not take C's own."""
 
 _C = (
-    Function("malloc", Entry.MALLOC, required=True),
-    Function("calloc", Entry.CALLOC, required=True),
-    Function("realloc", Entry.REALLOC, required=True),
-    Function("free", Entry.FREE, Exit.NONE, required=True),
-    Function("posix_memalign", Entry.POSIX_MEMALIGN, required=True),
-    Function("memalign", Entry.MEMALIGN, required=True),
+    Function("malloc", Entry.MALLOC),
+    Function("calloc", Entry.CALLOC),
+    Function("realloc", Entry.REALLOC),
+    Function("free", Entry.FREE, Exit.NONE),
+    Function("posix_memalign", Entry.POSIX_MEMALIGN),
+    Function("memalign", Entry.MEMALIGN),
     Function("aligned_alloc", Entry.MEMALIGN),
     Function("valloc", Entry.MALLOC),
     Function("pvalloc", Entry.MALLOC),
@@ -77,9 +97,9 @@ _C = (
     Function("sdallocx", Entry.FREE, Exit.NONE),
 )
 _MAPPINGS = (
-    Function("mmap", Entry.MMAP, required=True),
-    Function("munmap", Entry.MUNMAP, Exit.NONE, required=True),
-    Function("mremap", Entry.MREMAP, required=True),
+    Function("mmap", Entry.MMAP),
+    Function("munmap", Entry.MUNMAP, Exit.NONE),
+    Function("mremap", Entry.MREMAP),
 )
 # mimalloc.h, what the table of C's functions has not got
 _MIMALLOC = (
@@ -134,7 +154,7 @@ def table(prefix: str | None = None) -> tuple[Function, ...]:
     prefixes = PREFIXES if prefix is None else (prefix,)
     return (
         *(
-            Function(f"{each}{function.name}", function.entry, function.exit, function.required)
+            Function(f"{each}{function.name}", function.entry, function.exit)
             for each in prefixes
             for function in _C
         ),
@@ -150,6 +170,8 @@ class Probe:
     function: Function
     offset: FileOffset
     at_exit: bool
+    pushed: int = 0
+    """See ``Site``."""
 
     @property
     def program(self) -> str:
@@ -159,15 +181,14 @@ class Probe:
     @property
     def cookie(self) -> int:
         """What the program is told of where it runs (bpf_get_attach_cookie, bpf-helpers(7))."""
-        return COOKIE_EXIT if self.at_exit else max(self.function.entry.value, 0)
+        if self.at_exit:
+            return COOKIE_EXIT
+        return max(self.function.entry.value, 0) | self.pushed << COOKIE_PUSHED_SHIFT
 
     @property
     def is_return_probe(self) -> bool:
         """Whether the kernel is to change return addresses for it."""
         return self.at_exit and self.function.exit is Exit.RETURN
-
-    def __str__(self) -> str:
-        return f"{self.function.name}{' (return)' if self.at_exit else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +200,15 @@ class Site:
     """Bytes from the function's entry."""
     instruction: str = ""
     why: str = ""
-    """Why it is the entry, where nothing better fits; for people."""
+    """Why it is there, where nothing cheaper serves; for people."""
+    pushed: int = 0
+    """Words that lie on the stack above the return address by then; none is where a return probe
+    can be."""
+
+    @property
+    def entry(self) -> FileOffset:
+        """Where the function begins."""
+        return FileOffset(self.offset - self.shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,4 +255,4 @@ def probes_for(traced: Iterable[Traced]) -> Iterator[Probe]:
         for offset in exits:
             yield Probe(each.function, offset, at_exit=True)
     for each in traced:
-        yield Probe(each.function, each.site.offset, at_exit=False)
+        yield Probe(each.function, each.site.offset, at_exit=False, pushed=each.site.pushed)

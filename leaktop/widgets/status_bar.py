@@ -169,6 +169,11 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
         alerts.append(("bad", f"! GONE: {status.progress}; its last state stays here"))
     elif status.stage is Stage.FAILED:
         alerts.append(("bad", f"! FAILED: {status.progress}"))
+    refusals = () if status.reading is None else status.reading.snapshot.refusals
+    if refusals:
+        names = ", ".join(f"{each.function} in {each.library}" for each in refusals)
+        effect = refusals[0].effect if len(refusals) == 1 else "figures are wrong"
+        alerts.append(("bad", fmt.clean(f"! NOT TRACED (see ?): {effect}: {names}")))
     if status.losses:
         parts = ", ".join(f"{n} {fmt.format_count(v)}" for n, v in status.losses.items())
         alerts.append(("bad", f"! LOST (see ?): {parts}"))

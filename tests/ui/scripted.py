@@ -9,10 +9,15 @@ from leaktop.model import (
     Filters,
     Frame,
     Histogram,
+    Memory,
+    Refusal,
     Site,
     Snapshot,
     StackDetail,
     Target,
+    TracedFunction,
+    TracedLibrary,
+    Tracing,
 )
 from leaktop.source import SourceError
 
@@ -40,6 +45,32 @@ class Gate:
         self._open.wait()
 
 
+LIBC = TracedLibrary(
+    "libc.so.6",
+    (
+        TracedFunction("malloc", 0, "push r12"),
+        TracedFunction("calloc", 0, "push r13"),
+        TracedFunction("realloc", 0, "push r15"),
+        TracedFunction("free", 9, "push rbp"),
+        TracedFunction("posix_memalign", 7, "push r12"),
+        TracedFunction("memalign", 7, "je 0x99620"),
+        TracedFunction("mmap", 10, "jne 0x1019c0"),
+        TracedFunction("munmap", why="nothing that the kernel emulates comes before syscall"),
+        TracedFunction("mremap", why="nothing that the kernel emulates comes before rsp changes"),
+    ),
+)
+TRACING = Tracing((LIBC,), "uprobe session links")
+REFUSED = TracedFunction(
+    "free",
+    9,
+    "push rbp",
+    refused="Invalid argument (is another tracer attached?)",
+    effect="what it frees looks held",
+)
+JEMALLOC = TracedLibrary("libjemalloc.so.2", (TracedFunction("malloc", 4, "push rbx"), REFUSED))
+MEMORY = Memory(97 << 20, {"block_sets": 64 << 20, "stacks": 17 << 20, "config": 352})
+
+
 class ScriptedSource:
     """Plays ``snapshots`` one a tick and stays at the last."""
 
@@ -52,6 +83,7 @@ class ScriptedSource:
         details: Mapping[int, StackDetail] | None = None,
         steps: Sequence[str] = ("compiling the tracer", "attaching 13 functions"),
         unnamed: Mapping[str, str] | None = None,
+        tracing: Tracing = TRACING,
     ) -> None:
         self.snapshots = list(snapshots)
         self.names = dict(names or {})
@@ -59,7 +91,8 @@ class ScriptedSource:
         self.details = dict(details or {})
         self.steps = steps
         self.unnamed = dict(unnamed or {})
-        self.ready_line = "tracing 4242 (leaky): 13 functions in libc.so.6"
+        self.tracing = tracing
+        self.asked_for_memory = 0
         self.played = 0
         self.closed = 0
         self.resolved: list[tuple[list[int], bool]] = []
@@ -100,6 +133,11 @@ class ScriptedSource:
         self.resolved.append((asked, lines))
         known = self.lines if lines else self.names
         return {i: known[i] for i in asked if i in known}
+
+    def memory(self) -> Memory:
+        self._enter("memory")
+        self.asked_for_memory += 1
+        return MEMORY
 
     def problems(self) -> Mapping[str, str]:
         self._enter("problems")
@@ -151,6 +189,7 @@ def snapshot(
     estimated: bool = False,
     note: str | None = None,
     filters: Filters | None = None,
+    refusals: tuple[Refusal, ...] = (),
 ) -> Snapshot:
     held = tuple(sites)
     counters = [s.counters for s in held]
@@ -170,6 +209,7 @@ def snapshot(
         lost=lost or {},
         estimated=estimated,
         note=note,
+        refusals=refusals,
     )
 
 
@@ -284,13 +324,16 @@ def detail(stack_id: int, *, error: float = 0.0) -> StackDetail:
     )
 
 
-def leaky_source(seconds: int = 60, **options: object) -> ScriptedSource:
+def leaky_source(
+    seconds: int = 60, tracing: Tracing = TRACING, **options: object
+) -> ScriptedSource:
     """Return a source with one tick, the state after ``seconds``."""
     return ScriptedSource(
         [snapshot(float(seconds), sites_at(seconds), **options)],  # type: ignore[arg-type]
         names=NAMES,
         lines=LINES,
         details={i: detail(i) for i in LINES},
+        tracing=tracing,
     )
 
 

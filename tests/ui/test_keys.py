@@ -1,5 +1,7 @@
 """Each key does what the help says."""
 
+from dataclasses import replace
+
 import pytest
 from textual import events
 from textual.widgets import Input
@@ -10,14 +12,17 @@ from leaktop.screens.help import HelpScreen, HelpText
 from leaktop.screens.main import MainScreen
 from leaktop.widgets.filter_bar import SAMPLE_RATES, next_rate
 from leaktop.widgets.frames import FramesView
-from tests.ui.driving import driving
+from tests.ui.driving import Driver, driving
 from tests.ui.scripted import (
     CACHE,
     CHURN,
     CUT,
+    JEMALLOC,
     LEAK,
+    LIBC,
     PYTHON,
     STRINGS,
+    TRACING,
     UNNAMED,
     ScriptedSource,
     leaky_source,
@@ -295,7 +300,7 @@ async def test_help(key: str) -> None:
         await driver.press(key)
         assert isinstance(driver.app.screen, HelpScreen)
         text = driver.text()
-        assert "13 functions in libc.so.6" in text
+        assert "9 functions in libc.so.6" in text
         await driver.press("end")
         assert "blocks replaced by a new one" in driver.text()
         view = driver.app.screen.query_one(HelpText)
@@ -307,21 +312,20 @@ async def test_help(key: str) -> None:
 
 async def test_help_says_what_is_traced_and_what_has_no_names() -> None:
     source = leaky_source()
-    source.ready_line = (
-        "tracing 4242 (le\x1b[5maky): 13 functions in libc.so.6, 4 functions in libjemalloc.so.2"
-        "; not pvalloc: optimised away, or damaged; not valloc in libc.so.6: no such symbol"
-    )
+    left_out = replace(LIBC, name="le\x1b[5maky", left_out=("_Znwm: it ends in a computed jump",))
+    source.tracing = replace(TRACING, libraries=(left_out, JEMALLOC))
     source.unnamed = {"libz.so.1": "no lines: damaged", "a\x1b.so": "no symbols"}
     async with driving(source) as driver:
         await driver.press("question_mark")
         lines = [line.rstrip() for line in driver.text().split("\n")]
-        assert lines[1:12] == [
+        assert lines[1:13] == [
             " TRACED",
-            " tracing 4242 (le?[5maky):",
-            "   13 functions in libc.so.6",
-            "   4 functions in libjemalloc.so.2",
-            "   not pvalloc: optimised away, or damaged",
-            "   not valloc in libc.so.6: no such symbol",
+            " 4242 (leaky), by uprobe session links:",
+            "   9 functions in le?[5maky",
+            "   1 function in libjemalloc.so.2",
+            "   ! not free in libjemalloc.so.2: what it frees looks held: Invalid argument",
+            "     (is another tracer attached?)",
+            "   not _Znwm: it ends in a computed jump",
             "",
             " WITHOUT NAMES OR LINES",
             " a?.so: no symbols",
@@ -343,10 +347,40 @@ async def test_help_before_anything_is_traced() -> None:
 async def test_help_says_what_is_traced_later() -> None:
     source = leaky_source()
     async with driving(source) as driver:
-        source.ready_line += ", 4 functions in libjemalloc.so.2"
-        await driver.tick()
         await driver.press("question_mark")
-        assert "   4 functions in libjemalloc.so.2 " in driver.text()
+        assert "libjemalloc" not in driver.text()
+        source.tracing = replace(TRACING, libraries=(LIBC, JEMALLOC))
+        await driver.tick()
+        assert "   1 function in libjemalloc.so.2 " in driver.text()
+
+
+def help_lines(driver: Driver) -> list[str]:
+    view = driver.app.screen.query_one(HelpText)
+    return [f"{key}{text}" for _, key, text in view._lines]
+
+
+async def test_help_says_where_each_probe_is() -> None:
+    source = leaky_source(tracing=replace(TRACING, libraries=(LIBC, JEMALLOC)))
+    async with driving(source) as driver:
+        await driver.press("question_mark")
+        lines = help_lines(driver)
+        assert "  free            +9, push rbp" in lines
+        assert "  malloc          entry, push r12" in lines
+        assert any(line.startswith("  munmap          entry: nothing that") for line in lines)
+        assert any(line.startswith("  free    refused: Invalid argument") for line in lines)
+
+
+async def test_help_says_what_leaktop_takes_each_time_that_it_is_opened() -> None:
+    source = leaky_source()
+    async with driving(source) as driver:
+        assert source.asked_for_memory == 0
+        for times in (1, 2):
+            await driver.press("question_mark")
+            await driver.until(lambda: "  block_sets        64.0M" in help_lines(driver))
+            assert any("97.0M resident" in line for line in help_lines(driver))
+            assert source.asked_for_memory == times
+            await driver.press("escape")
+        assert source.threads["memory"] == source.threads["snapshot"]
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

@@ -1,14 +1,25 @@
 """Pictures of the screen at 80x24 and 200x50."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
+from leaktop.screens.help import HelpText
 from tests.ui.driving import Driver, make_app
-from tests.ui.scripted import ScriptedSource, detail, leaky_source, sites_at, snapshot
+from tests.ui.scripted import (
+    JEMALLOC,
+    LIBC,
+    TRACING,
+    ScriptedSource,
+    detail,
+    leaky_source,
+    sites_at,
+    snapshot,
+)
 
 SIZES = [(80, 24), (200, 50)]
 Script = Callable[[Driver], Awaitable[object]]
@@ -30,6 +41,13 @@ def _estimated() -> ScriptedSource:
 def _unnamed() -> ScriptedSource:
     source = _main()
     source.unnamed = {"libmetrics.so.2": "no lines: the debug information is damaged"}
+    return source
+
+
+def _refused() -> ScriptedSource:
+    tracing = replace(TRACING, libraries=(LIBC, JEMALLOC))
+    source = _main(refusals=tracing.refusals)
+    source.tracing = tracing
     return source
 
 
@@ -62,6 +80,14 @@ async def _innermost(driver: Driver) -> None:
 
 async def _help(driver: Driver) -> None:
     await driver.press("question_mark")
+    await driver.until(lambda: driver.app._memory is not None)
+
+
+async def _help_of_probes(driver: Driver) -> None:
+    await _help(driver)
+    view = driver.app.screen.query_one(HelpText)
+    above = [key for _, key, _ in view._lines].index("PROBES")
+    await driver.press(*["down"] * above)
 
 
 async def _paused(driver: Driver) -> None:
@@ -85,6 +111,8 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "detail": (_main, _detail, {}),
     "help": (lambda: _main(lost={"truncated": 12}), _help, {}),
     "help_unnamed": (_unnamed, _help, {}),
+    "help_probes": (_refused, _help_of_probes, {}),
+    "refused": (_refused, _second_row, {}),
     "long_name": (_unnamed, _long_name, {}),
     "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),

@@ -9,7 +9,7 @@ import pytest
 
 from leaktop import excerpt
 from leaktop.app import LeaktopApp
-from leaktop.model import Filters
+from leaktop.model import Filters, Refusal
 from leaktop.screens.main import MainScreen
 from leaktop.screens.too_small import TooSmallScreen
 from leaktop.source import SourceError
@@ -163,6 +163,19 @@ async def test_a_target_that_goes_while_paused_says_so() -> None:
         assert "cache_put" in driver.text()
         await driver.press("space")
         assert "cache_put" not in driver.text()
+
+
+async def test_what_is_not_traced_is_said_with_what_is_wrong_without_it() -> None:
+    one = Refusal("free", "libc\x1b.so.6", "Invalid argument", "what it frees looks held")
+    other = Refusal("munmap", "libc.so.6", "Invalid argument", "what it unmaps looks held")
+    source = leaky_source(refusals=(one,))
+    async with driving(source) as driver:
+        said = "! NOT TRACED (see ?): what it frees looks held: free in libc?.so.6"
+        assert said in driver.text()
+        source.snapshots.append(snapshot(61.0, sites_at(61), refusals=(one, other)))
+        await driver.tick()
+        said = "! NOT TRACED (see ?): figures are wrong: free in libc?.so.6, munmap in libc.so.6"
+        assert said[:78] in driver.text()
 
 
 async def test_losses_are_named_and_counted() -> None:

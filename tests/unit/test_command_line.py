@@ -14,7 +14,7 @@ import pexpect
 import pytest
 
 from leaktop import cli
-from leaktop.model import UNLIMITED, Filters, SortKey
+from leaktop.model import UNLIMITED, Filters, SortKey, Target
 from leaktop.source import SourceError
 from tests.unit.test_report import HOSTILE, UNSAFE, Scripted, site, snapshot
 
@@ -30,7 +30,8 @@ sys.exit(cli.main(sys.argv[1:]))
 ROOT = Path(__file__).parents[2]
 NAME = "\u03c0::leaky"
 source = Scripted(snapshot(site()))
-source.ready_line = f"tracing 123 ({NAME}): 13 functions in libc.so.6"
+source.target = Target(123, NAME)
+READY = f"tracing 123 ({NAME}): 1 function in libc.so.6"
 
 
 def run(
@@ -199,7 +200,7 @@ def test_hostile_arguments(arguments: list[str], capsys: pytest.CaptureFixture[s
 def test_a_run_prints_what_it_was_asked_for() -> None:
     done = run("--json", "-n", "2", "-d", "0.1")
     assert done.returncode == 0
-    assert done.stderr == f"leaktop: {source.ready_line}\n"
+    assert done.stderr == f"leaktop: {READY}\n"
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["totals"]["bytes"] for line in lines] == [4096, 4096]
 
@@ -225,18 +226,18 @@ def test_output_that_nobody_reads_any_more_ends_it_quietly() -> None:
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
         done = run("-d", "0.1", stdout=closed)
-    assert (done.returncode, done.stderr) == (0, f"leaktop: {source.ready_line}\n")
+    assert (done.returncode, done.stderr) == (0, f"leaktop: {READY}\n")
 
 
 def test_head_takes_one_line() -> None:
     done = run("--json", "-d", "0.1", shell="| head -1")
     assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == f"leaktop: {source.ready_line}\n"
+    assert done.stderr == f"leaktop: {READY}\n"
 
 
 def test_nobody_reads_the_messages_either() -> None:
     done = run("-d", "0.1", shell="2>&1 | head -1")
-    assert (done.stdout, done.stderr) == (f"leaktop: {source.ready_line}\n", "")
+    assert (done.stdout, done.stderr) == (f"leaktop: {READY}\n", "")
 
 
 def test_a_full_disk_is_an_error() -> None:
@@ -244,14 +245,14 @@ def test_a_full_disk_is_an_error() -> None:
         done = run("-d", "0.1", stdout=full)
     assert done.returncode == 1
     ready, error = done.stderr.splitlines()
-    assert ready == f"leaktop: {source.ready_line}"
+    assert ready == f"leaktop: {READY}"
     assert "No space left" in error
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
 def test_closed_standard_output(closed: str) -> None:
     done = run("-n", "1", "-d", "0.1", shell=closed)
-    assert (done.returncode, done.stderr) == (0, f"leaktop: {source.ready_line}\n")
+    assert (done.returncode, done.stderr) == (0, f"leaktop: {READY}\n")
 
 
 def test_closed_standard_error_does_not_send_messages_among_the_data() -> None:

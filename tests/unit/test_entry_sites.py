@@ -11,7 +11,7 @@ import pytest
 
 from leaktop.elf import ElfFile, FileOffset
 from leaktop.tracer.code import Functions
-from leaktop.tracer.entry_sites import entry_site
+from leaktop.tracer.entry_sites import entry_site, other_sites
 from leaktop.tracer.probes import Entry, Function, Site, functions_in, table
 
 FREE = Function("free", Entry.FREE)
@@ -74,6 +74,25 @@ CASES = {
 }
 
 
+OTHERS = {
+    # name of a case: shift and words pushed of each other site, best first
+    "push_first": [(1, 1)],
+    "push_of_a_new_register": [],
+    "landing_pad": [(4, 0)],
+    "argument_not_read": [(2, 0)],
+    "argument_changed": [],
+    "argument_swapped": [],
+    "stack_moved": [(4, 1)],
+    "stack_popped": [],
+    "system_call": [],
+    "returns": [],
+    "after_a_null_check": [(3, 0)],
+    "back_to_the_entry": [],
+    "junk": [],
+    "ends": [],
+}
+
+
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ElfFile]:
     folder = tmp_path_factory.mktemp("sites")
@@ -104,6 +123,22 @@ def test_hand_made(assembled: ElfFile, name: str) -> None:
     assert (site.shift, site.offset) == (shift, entry + shift)
     assert why in site.why
     assert bool(site.instruction) != bool(site.why)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_sites(assembled: ElfFile, name: str) -> None:
+    entry = entry_of(assembled, name)
+    found = list(other_sites(Functions(assembled), entry, CASES[name][1], (entry,)))
+    assert [(site.shift, site.pushed) for site in found] == OTHERS[name]
+    assert all(site.entry == entry for site in found)
+
+
+def test_other_sites_are_never_another_function_s(assembled: ElfFile) -> None:
+    entry = entry_of(assembled, "argument_not_read")
+    others = (entry, FileOffset(entry + 3))
+    found = other_sites(Functions(assembled), entry, MALLOC, others)
+    assert [site.shift for site in found] == [2]
+    assert not list(other_sites(Functions(assembled), entry_of(assembled, "bare"), MALLOC, ()))
 
 
 def test_a_function_that_is_not_described(assembled: ElfFile) -> None:

@@ -1,11 +1,13 @@
-"""What is probed: one probe an address, returns first, and nothing required left out."""
+"""What is probed: one probe an address, returns first, and what is wrong without it is known."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from leaktop.elf import FileOffset
 from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import (
+    COOKIE_PUSHED_SHIFT,
     Entry,
     Exit,
     Site,
@@ -50,9 +52,13 @@ def test_every_function_is_listed_once() -> None:
     assert len(names) == len(set(names))
 
 
-def test_only_what_a_library_may_lack_is_optional() -> None:
-    required = {function.name for function in table() if function.required}
-    assert required & {*C, *OPTIONAL_C} == set(C)
+def test_what_is_wrong_without_a_function_is_known_of_each() -> None:
+    effects = {function.name: function.effect for function in table()}
+    assert effects["free"] == effects["_ZdlPv"] == "what it frees looks held"
+    assert effects["malloc"] == effects["calloc"] == "what it allocates is not seen"
+    assert "moves" in effects["realloc"]
+    assert "malloc" in effects["_Znwm"]
+    assert all(effects.values())
 
 
 def test_only_what_entry_tells_all_about_has_its_end_not_seen() -> None:
@@ -125,19 +131,27 @@ def test_an_allocator_may_have_a_prefix() -> None:
 
 def test_all_returns_are_probed_before_any_entry() -> None:
     planned = list(probes_for(traced(malloc=1, free=2, mmap=3, munmap=4)))
-    assert [str(probe) for probe in planned] == [
-        "malloc (return)",
-        "mmap (return)",
-        "malloc",
-        "free",
-        "mmap",
-        "munmap",
+    assert [(probe.function.name, probe.at_exit) for probe in planned] == [
+        ("malloc", True),
+        ("mmap", True),
+        ("malloc", False),
+        ("free", False),
+        ("mmap", False),
+        ("munmap", False),
     ]
     assert [probe.program for probe in planned] == [
         *("on_call", "on_mapping"),
         *("on_call", "on_free", "on_mapping", "on_unmap"),
     ]
     assert [probe.offset for probe in planned] == [1, 3, 1, 2, 3, 4]
+
+
+def test_a_cookie_says_what_was_pushed_before_the_site() -> None:
+    header = (BPF_SOURCE / "memleak.h").read_text()
+    assert f"#define COOKIE_PUSHED_SHIFT {COOKIE_PUSHED_SHIFT}" in header
+    (calloc,) = (function for function in table() if function.name == "calloc")
+    (probe,) = probes_for([Traced(replace(calloc, exit=Exit.NONE), Site(FileOffset(3), pushed=2))])
+    assert probe.cookie == Entry.CALLOC.value | 2 << COOKIE_PUSHED_SHIFT
 
 
 def test_probes_can_be_planned_from_an_iterator() -> None:

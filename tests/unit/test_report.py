@@ -22,13 +22,18 @@ from leaktop.model import (
     Counters,
     Filters,
     Frame,
+    Memory,
+    Refusal,
     Site,
     Snapshot,
     SortKey,
     StackDetail,
     Target,
+    TracedFunction,
+    TracedLibrary,
+    Tracing,
 )
-from leaktop.report import BatchOptions, frame_text, json_line, run_batch, text
+from leaktop.report import BatchOptions, frame_text, json_line, ready_line, run_batch, text
 from leaktop.source import SourceError
 
 HOSTILE = "a\x1b[2J\nb\u202e[red]\x00\x9b\udcff"
@@ -69,6 +74,9 @@ def document(read: Reading, frames: Mapping[int, Sequence[Frame]] | None = None)
     return found
 
 
+READY = "tracing 123 (leaky): 1 function in libc.so.6"
+
+
 class Scripted:
     """A source that plays snapshots, and the last of them again and again."""
 
@@ -77,7 +85,7 @@ class Scripted:
         self.events: list[str] = []
         self.on_snapshot: Callable[[int], None] = lambda _: None
         self.taken = 0
-        self.ready_line = "tracing 123 (leaky): 13 functions in libc.so.6"
+        self.tracing = Tracing((TracedLibrary("libc.so.6", (TracedFunction("malloc"),)),))
         self.target = Target(123, "leaky")
         self.names: dict[int, tuple[Frame, ...]] = {}
 
@@ -103,6 +111,9 @@ class Scripted:
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         assert lines
         return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
+
+    def memory(self) -> Memory:
+        raise AssertionError("batch output does not say what leaktop takes")
 
     def problems(self) -> Mapping[str, str]:
         return {}
@@ -217,6 +228,7 @@ def test_json_fields() -> None:
         "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
         "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
         "rates": {"allocs_per_s": 500.0, "frees_per_s": 468.0, "bytes_per_s": 2048.0},
+        "probes_refused": [],
         "lost": dict.fromkeys(LOSSES, 0),
         "stacks": [
             {
@@ -328,6 +340,38 @@ def test_json_is_unicode_whatever_the_name(name: str) -> None:
     json.loads(json_line(read, [], {}))["target"]["comm"].encode("utf-8")
 
 
+FREE_REFUSED = Refusal("free", "libc.so.6", "Invalid argument", "frees are not seen")
+
+
+def test_json_names_what_is_not_traced() -> None:
+    found = document(reading(site(), refusals=(FREE_REFUSED,)))
+    assert found["probes_refused"] == [
+        {
+            "function": "free",
+            "library": "libc.so.6",
+            "effect": "frees are not seen",
+            "reason": "Invalid argument",
+        }
+    ]
+
+
+def test_text_names_what_is_not_traced_in_each_snapshot() -> None:
+    said = text(reading(site(), refusals=(FREE_REFUSED,)), [], {}).splitlines()
+    assert said[1] == "\t[not traced: free in libc.so.6: frees are not seen: Invalid argument]"
+
+
+def test_ready_line_says_what_is_traced_and_what_is_not() -> None:
+    refused = TracedFunction("free", refused="Invalid argument", effect="frees are not seen")
+    libraries = (
+        TracedLibrary("libc.so.6", (TracedFunction("malloc"), TracedFunction("calloc"), refused)),
+        TracedLibrary("libx.so", (TracedFunction("malloc"),), ("_Znwm: not described",)),
+    )
+    assert ready_line(Target(123, "leaky"), Tracing(libraries)) == (
+        "tracing 123 (leaky): 2 functions in libc.so.6, 1 function in libx.so; "
+        "not free in libc.so.6: frees are not seen: Invalid argument; not _Znwm: not described"
+    )
+
+
 # ---- the loop ----
 
 
@@ -335,18 +379,18 @@ def test_ready_line_comes_before_data(out: io.StringIO, messages: io.StringIO) -
     source = Scripted(snapshot(site()))
 
     def nothing_printed_yet(_: int) -> None:
-        assert messages.getvalue() == f"leaktop: {source.ready_line}\n"
+        assert messages.getvalue() == f"leaktop: {READY}\n"
         assert out.getvalue() == ""
 
     source.on_snapshot = nothing_printed_yet
     run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
     assert source.events == ["start", "close"]
-    assert messages.getvalue() == f"leaktop: {source.ready_line}\n"
+    assert messages.getvalue() == f"leaktop: {READY}\n"
 
 
 def test_hostile_ready_line_is_one_line(out: io.StringIO, messages: io.StringIO) -> None:
     source = Scripted(snapshot())
-    source.ready_line = f"tracing 123 ({HOSTILE}): 13 functions in libc.so.6"
+    source.target = Target(123, HOSTILE)
     run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
     assert messages.getvalue().count("\n") == 1
     assert UNSAFE.search(messages.getvalue()) is None
