@@ -173,7 +173,7 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
     if refusals:
         names = ", ".join(f"{each.function} in {each.library}" for each in refusals)
         effect = refusals[0].effect if len(refusals) == 1 else "figures are wrong"
-        alerts.append(("bad", fmt.clean(f"! NOT TRACED (see ?): {effect}: {names}")))
+        alerts.append(("bad", fmt.clean(f"! NOT TRACED (see ?): {names}: {effect}")))
     if status.losses:
         parts = ", ".join(f"{n} {fmt.format_count(v)}" for n, v in status.losses.items())
         alerts.append(("bad", f"! LOST (see ?): {parts}"))

@@ -170,11 +170,11 @@ async def test_what_is_not_traced_is_said_with_what_is_wrong_without_it() -> Non
     other = Refusal("munmap", "libc.so.6", "Invalid argument", "what it unmaps looks held")
     source = leaky_source(refusals=(one,))
     async with driving(source) as driver:
-        said = "! NOT TRACED (see ?): what it frees looks held: free in libc?.so.6"
+        said = "! NOT TRACED (see ?): free in libc?.so.6: what it frees looks held"
         assert said in driver.text()
         source.snapshots.append(snapshot(61.0, sites_at(61), refusals=(one, other)))
         await driver.tick()
-        said = "! NOT TRACED (see ?): figures are wrong: free in libc?.so.6, munmap in libc.so.6"
+        said = "! NOT TRACED (see ?): free in libc?.so.6, munmap in libc.so.6: figures are wrong"
         assert said[:78] in driver.text()
 
 
