@@ -2,8 +2,9 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -22,6 +23,7 @@ _MAX_BINARIES = 256
 _MAX_SYMBOLS = 8_000_000  # in all of them, at about 30 bytes each
 _MAX_NAMES = 65536
 _MAX_LINES = 65536
+_MAX_FRAMES = 65536
 _MAX_PROBLEMS = 256
 
 _MANGLED = ("_Z", "_R")  # Itanium C++ ABI 5.1 and old Rust; Rust RFC 2603
@@ -78,6 +80,7 @@ class Symbolizer:
         self._named: _Cache[tuple[object, FileOffset], _Named] = _Cache(_MAX_NAMES)
         self._readable: _Cache[str, str] = _Cache(_MAX_NAMES)
         self._calls: _Cache[tuple[object, ElfAddress], list[Call]] = _Cache(_MAX_LINES)
+        self._frames: _Cache[Frame, Frame] = _Cache(_MAX_FRAMES)
         self._lineless: _Cache[object, str] = _Cache(_MAX_PROBLEMS)
         self._problems: _Cache[str, str] = _Cache(_MAX_PROBLEMS)
         self._demangler = Demangler()
@@ -90,13 +93,26 @@ class Symbolizer:
         With ``lines`` also file and line, and before each frame the calls inlined there, innermost
         first; the first such call for a large program takes seconds.
         """
+        (frames,) = self.stacks([locations], lines=lines)
+        return frames
+
+    def stacks(
+        self, stacks: Collection[Sequence[Location]], *, lines: bool
+    ) -> list[tuple[Frame, ...]]:
+        """Return the frames of several stacks, as ``frames`` does for one.
+
+        What they have in common is looked up once, and is the same object in all of them.
+        """
+        # each module's debug information is asked for all its addresses together
+        locations = list(dict.fromkeys(chain.from_iterable(stacks)))
         named = self._name(locations)
         calls = self._read_lines(locations, named) if lines else [[]] * len(locations)
         readable = self._demangle({each.mangled for each in named if each.mangled})
-        frames: list[Frame] = []
-        for location, name, inner in zip(locations, named, calls, strict=True):
-            frames += _frames(location, name, readable.get(name.mangled or ""), inner)
-        return tuple(frames)
+        found = {
+            location: self._shared(_frames(location, name, readable.get(name.mangled or ""), inner))
+            for location, name, inner in zip(locations, named, calls, strict=True)
+        }
+        return [tuple(chain.from_iterable(map(found.__getitem__, stack))) for stack in stacks]
 
     def problems(self) -> Mapping[str, str]:
         """Return why modules are unnamed or without lines: module name to a one-line reason.
@@ -116,6 +132,17 @@ class Symbolizer:
         self._demangler.close()
         self._lines.close()
         self._parts.close()
+
+    def _shared(self, frames: Sequence[Frame]) -> list[Frame]:
+        # of equal frames the one that is in use already: thousands of stacks hold it
+        with self._lock:
+            shared = []
+            for frame in frames:
+                known = self._frames.recall(frame)
+                if known is None:
+                    self._frames.keep(frame, known := frame)
+                shared.append(known)
+            return shared
 
     def _name(self, locations: Sequence[Location]) -> list[_Named]:
         with self._lock:

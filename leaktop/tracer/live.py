@@ -163,13 +163,8 @@ class LiveSource:
         wanted = {
             stack_id: known[stack_id].locations for stack_id in stack_ids if stack_id in known
         }
-        # all at once first: each module's debug information is asked for all its addresses together
-        every = {location for locations in wanted.values() for location in locations}
-        self._symbolizer.frames(tuple(every), lines=lines)
-        return {
-            stack_id: self._symbolizer.frames(locations, lines=lines)
-            for stack_id, locations in wanted.items()
-        }
+        frames = self._symbolizer.stacks(wanted.values(), lines=lines)
+        return dict(zip(wanted, frames, strict=True))
 
     def problems(self) -> Mapping[str, str]:
         """Return why modules have no names or lines, and what went wrong with stacks."""

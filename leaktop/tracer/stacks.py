@@ -48,6 +48,9 @@ class StackBook:
         self._whole_of: dict[int, int] = {}
         self._asked: dict[int, tuple[int, ...]] = {}
         self._still_cut: set[int] = set()
+        # by code address: stacks have most of theirs in common, and are tuples of the same objects
+        self._places: dict[int, tuple[Location, Frame]] = {}
+        self._places_version = process.code_version
 
     @property
     def known(self) -> Mapping[int, Stack]:
@@ -64,7 +67,8 @@ class StackBook:
 
         ``count`` is the highest number given away.
         """
-        captured = {}
+        self._forget_moved_code()
+        refreshed = False
         while len(self._ids) <= count:
             number = len(self._ids)
             stack = self._kernel.lookup(number)
@@ -73,12 +77,13 @@ class StackBook:
             stack_id = int(stack["id"])
             self._ids.append(stack_id)
             self._numbers[stack_id].append(number)
-            if stack_id not in self._known:
-                pcs = tuple(stack["pc"][: stack["depth"]].tolist())
-                captured[stack_id] = pcs, int(stack["truncated"])
-        if not all(self._process.knows(pcs) for pcs, _ in captured.values()):
-            self._process.refresh()
-        for stack_id, (pcs, truncation) in captured.items():
+            if stack_id in self._known:
+                continue
+            pcs, truncation = tuple(stack["pc"][: stack["depth"]].tolist()), int(stack["truncated"])
+            if not refreshed and not self._process.knows(self._unplaced(pcs)):
+                refreshed = True
+                self._process.refresh()
+                self._forget_moved_code()
             self._add(stack_id, pcs, truncation)
             if truncation == layout.ASKED:
                 self._asked[stack_id] = pcs
@@ -124,12 +129,24 @@ class StackBook:
             self._add(whole, pcs, truncation)
 
     def _add(self, stack_id: int, pcs: tuple[int, ...], truncation: int) -> None:
-        locations = tuple(self._process.locate(pcs))
+        new = self._unplaced(pcs)
+        for pc, location in zip(new, self._process.locate(new), strict=True):
+            self._places[pc] = location, _bare_frame(location)
+        places = [self._places[pc] for pc in pcs]
         self._known[stack_id] = Stack(
-            frames=tuple(_bare_frame(location) for location in locations),
-            locations=locations,
+            frames=tuple(frame for _, frame in places),
+            locations=tuple(location for location, _ in places),
             truncated=truncation != layout.WHOLE,
         )
+
+    def _unplaced(self, pcs: Iterable[int]) -> list[int]:
+        return [pc for pc in pcs if pc not in self._places]
+
+    def _forget_moved_code(self) -> None:
+        # read before locating: code that moves meanwhile is forgotten the next time
+        version = self._process.code_version
+        if version != self._places_version:
+            self._places, self._places_version = {}, version
 
 
 def _bare_frame(location: Location) -> Frame:

@@ -26,12 +26,14 @@ class FakeProcess:
     def __init__(self) -> None:
         self.library, self.later = Module("/lib/a.so"), Module("/lib/b.so")
         self.refreshed = 0
+        self.code_version = 0
 
     def knows(self, pcs: Iterable[int]) -> bool:
         return bool(self.refreshed) or all(pc in CODE for pc in pcs)
 
     def refresh(self) -> None:
         self.refreshed += 1
+        self.code_version = 1
 
     def locate(self, pcs: Iterable[int]) -> list[Location]:
         return [
@@ -173,6 +175,26 @@ def test_new_code_is_looked_for(scene: Scene) -> None:
     scene.learn()
     assert scene.process.refreshed == 1
     assert [frame.module for frame in scene.book.known[key].frames] == ["a.so", "b.so"]
+
+
+def test_what_stacks_have_in_common_is_held_once(scene: Scene) -> None:
+    one, other = (0x1001, 0x1002), (0x1003, 0x1002)
+    keys = [scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE) for pcs in (one, other)]
+    scene.learn()
+    first, second = (scene.book.known[key] for key in keys)
+    assert first.frames[1] is second.frames[1]
+    assert first.locations[1] is second.locations[1]
+
+
+def test_code_that_moved_is_located_anew(scene: Scene) -> None:
+    scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
+    scene.learn()
+    scene.process.library = Module("/lib/c.so")
+    scene.process.code_version += 1
+    pcs = PCS[:2]
+    key = scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE)
+    scene.learn()
+    assert [frame.module for frame in scene.book.known[key].frames] == ["c.so", "c.so"]
 
 
 def test_blocks_without_a_stack(scene: Scene) -> None:
