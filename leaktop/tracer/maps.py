@@ -13,7 +13,7 @@ import numpy as np
 from leaktop.tracer import TracerError, kernel
 
 _SHARED: Any = {"flags": mmap.MAP_SHARED, "prot": mmap.PROT_READ}
-_WINDOW = 4 << 20
+_WINDOW = 1 << 20
 """Bytes of a large array that are mapped at a time."""
 BATCH = 16384
 """Entries a batch read asks for at a time: the copy stays near a megabyte."""
