@@ -1,8 +1,26 @@
 """Entry point of ``python -m leaktop`` and of the ``leaktop`` command."""
 
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
-from leaktop.cli import main
+from leaktop import cli
+
+
+def main() -> NoReturn:
+    """Run leaktop and end the process at once.
+
+    All that matters is closed by then. What Python would do at its exit is to take thousands of
+    objects apart one by one, and to wait for threads that may be in the middle of compiling; the
+    kernel does the same in an instant, probes included.
+    """
+    code = cli.main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

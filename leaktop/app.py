@@ -26,6 +26,7 @@ from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.source import Source
+from leaktop.terminal import TerminalDriver
 from leaktop.widgets.filter_bar import next_rate
 from leaktop.widgets.status_bar import Stage, Status
 
@@ -68,7 +69,7 @@ class LeaktopApp(App[int]):
     ) -> None:
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
-        super().__init__(ansi_color=True if plain else None)
+        super().__init__(driver_class=TerminalDriver, ansi_color=True if plain else None)
         if plain or "TEXTUAL_THEME" not in os.environ:
             self.theme = "ansi-dark"
         self.animation_level = "none"
@@ -317,6 +318,8 @@ class LeaktopApp(App[int]):
 
     def _leave(self) -> None:
         self.collector.ask_to_stop()
+        if isinstance(self._driver, TerminalDriver):
+            self._driver.ending = True
         self.exit(self._exit_code)
 
     # With the terminal gone its writer may block for ever, so the process does not depend on it.
