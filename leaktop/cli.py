@@ -233,13 +233,18 @@ def _filters(options: argparse.Namespace) -> Filters:
 
 
 def _live_source(options: argparse.Namespace) -> Source:
-    from leaktop.tracer.allocators import Choice  # noqa: PLC0415
-    from leaktop.tracer.live import LiveSource  # noqa: PLC0415
-    from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+    from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
 
-    capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
-    choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-    return LiveSource(options.pid, _filters(options), capacity, choice)
+    def make() -> Source:
+        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+        from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+        from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+
+        capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+        choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
+        return LiveSource(options.pid, _filters(options), capacity, choice)
+
+    return DeferredSource(options.pid, make)
 
 
 def _run_batch(source: Source, options: argparse.Namespace) -> int:

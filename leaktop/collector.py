@@ -1,9 +1,9 @@
 """The threads that feed the screen: one reads ticks, one names frames.
 
 The tick thread owns the source: it alone starts, reads, changes and closes it, and it closes it on
-every way out. It is no daemon, so the interpreter waits until everything is detached, whatever
-became of the screen. The symbol thread only reads files and holds nothing: it is a daemon, so slow
-debug information never delays an exit.
+every way out. It is no daemon: where leaktop is not a process of its own, the interpreter waits
+until everything is detached, whatever became of the screen. The symbol thread only reads files and
+holds nothing: it is a daemon, so slow debug information never delays an exit.
 """
 
 import contextlib
@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from leaktop.analyze import History
 from leaktop.excerpt import Reader, excerpts
 from leaktop.messages import (
     DetailReady,
@@ -31,6 +31,9 @@ from leaktop.messages import (
 )
 from leaktop.model import Filters, Frame, Tracing
 from leaktop.source import Source, SourceError
+
+if TYPE_CHECKING:
+    from leaktop.history import History
 
 JOIN_S = 0.3
 """How long ``stop`` waits for the source to detach; the tick thread goes on by itself."""
@@ -129,7 +132,7 @@ class _TickThread(threading.Thread):
         self._changed = threading.Condition()
         self._wishes = _Wishes()
         # The rest is this thread's own.
-        self._history = History()
+        self._history: History
         self._watched: int | None = None
         self._detail_due = 0.0
         self._tracing: Tracing | None = None
@@ -158,6 +161,9 @@ class _TickThread(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
+        from leaktop.history import History  # noqa: PLC0415  (numpy, after the first paint)
+
+        self._history = History()
         started = False
         try:
             self._source.start(lambda text: self._owner.post(Progress(text)))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from leaktop.analyze import History, Reading, ordered
+from leaktop.analyze import Reading, ordered
 from leaktop.format import clean
+from leaktop.history import History
 from leaktop.model import LOSSES, UNLIMITED, Frame, Site, SortKey, Target, Tracing
 from leaktop.source import Source
 

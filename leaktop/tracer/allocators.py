@@ -18,8 +18,9 @@ from leaktop.tracer.probes import (
     is_allocator,
     table,
 )
+from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.sites import UnclearError, return_sites
-from leaktop.tracer.target import NO_TARGET, TargetProcess
+from leaktop.tracer.target import TargetProcess
 
 _DYNAMIC_LINKERS = ("ld-linux", "ld64", "ld-2.")
 """glibc's, whose malloc serves only its own start; musl's (ld-musl) is the C library itself."""

@@ -44,9 +44,10 @@ from leaktop.tracer.footprint import memory_of
 from leaktop.tracer.kernel_types import changed_return
 from leaktop.tracer.loader import MAPPINGS_MAX, Capacity, Program
 from leaktop.tracer.privilege import check_privileges
+from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.stacks import StackBook
 from leaktop.tracer.sums import sites_of
-from leaktop.tracer.target import NO_TARGET, TargetProcess
+from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 
 _NS = 1e-9

@@ -3,14 +3,13 @@
 import pytest
 
 from leaktop.analyze import (
-    TICKS,
-    History,
     Reading,
     frame_that_matters,
     is_plumbing,
     matches,
     ordered,
 )
+from leaktop.history import TICKS, History
 from leaktop.model import Counters, Filters, Frame, Site, Snapshot, SortKey, Target
 
 

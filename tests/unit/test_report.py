@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaktop import report
-from leaktop.analyze import History, Reading, ordered
+from leaktop.analyze import Reading, ordered
+from leaktop.history import History
 from leaktop.model import (
     LOSSES,
     Counters,

@@ -1,0 +1,87 @@
+"""A source over a process that is looked for at once, and traced by what is imported later.
+
+The tracer's libraries take longer to import than the screen takes to appear.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
+from leaktop.source import Source
+from leaktop.tracer import TracerError
+from leaktop.tracer.process import NO_TARGET, Process
+
+
+class DeferredSource:
+    """A Source (see ``leaktop.source``) that is made when it starts, in the thread that starts it.
+
+    Raises TracerError at once where there is no such process.
+    """
+
+    def __init__(self, pid: int, make: Callable[[], Source]) -> None:
+        """``make`` returns a source over the process ``pid``, or raises SourceError."""
+        self._process = Process(pid)
+        self._make = make
+        self._source: Source | None = None
+
+    @property
+    def target(self) -> Target:
+        """The process, as it was when leaktop looked first."""
+        return Target(pid=self._process.pid, comm=self._process.comm)
+
+    @property
+    def end_descriptor(self) -> int | None:
+        """Becomes readable when the process exits (pidfd_open(2))."""
+        return self._process.end_descriptor
+
+    @property
+    def tracing(self) -> Tracing:
+        """See Source."""
+        return self._started.tracing
+
+    def start(self, progress: Callable[[str], None]) -> None:
+        """Make the source and start it."""
+        progress("loading the tracer")
+        self._source = self._make()
+        # as long as the process is held and there, its PID is no other's
+        if self._process.why_over() is not None:
+            raise TracerError(
+                f"process {self._process.pid} exited before leaktop could attach",
+                exit_code=NO_TARGET,
+            )
+        self._source.start(progress)
+
+    def snapshot(self) -> Snapshot:
+        """See Source."""
+        return self._started.snapshot()
+
+    def detail(self, stack_id: int) -> StackDetail:
+        """See Source."""
+        return self._started.detail(stack_id)
+
+    def memory(self) -> Memory:
+        """See Source."""
+        return self._started.memory()
+
+    def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
+        """See Source."""
+        return {} if self._source is None else self._source.resolve(stack_ids, lines=lines)
+
+    def problems(self) -> Mapping[str, str]:
+        """See Source."""
+        return {} if self._source is None else self._source.problems()
+
+    def apply(self, filters: Filters) -> None:
+        """See Source."""
+        self._started.apply(filters)
+
+    def close(self) -> None:
+        """See Source."""
+        if self._source is not None:
+            self._source.close()
+        self._process.close()
+
+    @property
+    def _started(self) -> Source:
+        if self._source is None:
+            raise TracerError("tracing has not begun")
+        return self._source
