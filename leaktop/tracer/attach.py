@@ -28,7 +28,7 @@ from leaktop.tracer import TracerError
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
 from leaktop.tracer.probes import Exit, Probe, Traced, probes_for
-from leaktop.tracer.target import NO_TARGET
+from leaktop.tracer.process import NO_TARGET
 
 BPF_PROG_LOAD = 5
 BPF_LINK_CREATE = 28
