@@ -23,9 +23,15 @@ check:
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports
 
-# Measurements, side by side with other tools where there are any; as root. Takes minutes.
+# Measurements, side by side with other tools where there are any; as root. Takes about half an hour,
+# ARGS=--quick a few minutes. What it says goes into the document with:
+# .venv/bin/python bench/table.py --into docs/performance.md
 bench:
 	@scripts/setup.sh bench
-	.venv/bin/python bench/unwinding.py
+	.venv/bin/python bench/pairs.py $(ARGS)
+	.venv/bin/python bench/programs.py $(ARGS)
+	.venv/bin/python bench/reading.py $(ARGS)
+	.venv/bin/python bench/startup.py $(ARGS)
+	.venv/bin/python bench/screen.py $(ARGS)
 	.venv/bin/python bench/symbols.py
-	.venv/bin/python bench/screen.py
+	.venv/bin/python bench/table.py

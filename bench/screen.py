@@ -1,41 +1,32 @@
-"""Measure the screen on a real pseudo-terminal: key to paint, and bytes to the terminal a tick.
+"""The screen on a real pseudo-terminal: first paint, quit, key to paint, and bytes a tick.
 
-Run as ``python bench/screen.py [--json FILE]``. The screen runs in a process of its own over
-prepared snapshots; what it writes is stamped as it arrives and read back with pyte afterwards.
-Key to paint: from writing ``j`` to the arrival of the bytes that put the cursor on the next row,
-at random moments while 10,000 stacks tick at 1 Hz. Bytes a tick: every block grows older and some
-stacks grow, 200 stacks, 80x24, no keys.
+First paint and quit: from the command line, and from the key, on a real target that holds 200
+stacks; the same run counts the bytes to the terminal a tick at 1 Hz, while every block grows older
+and one stack in ten grows. Key to paint: from writing ``j`` to the arrival of the bytes that put
+the cursor on the next row, at random moments while 10,000 prepared stacks tick at 1 Hz.
 """
 
-import argparse
-import contextlib
-import fcntl
-import json
-import os
-import pty
 import random
-import select
-import signal
 import statistics
-import struct
 import sys
-import termios
-import time
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import pyte
+from common import HERE, LEAKTOP, Figure, Samples, Target, begin, build
+from terminal import Terminal, bursts, has_rows, painted, selected
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(HERE.parent))
 
 from leaktop.app import LeaktopApp
 from leaktop.model import Filters, Frame, Snapshot
 from tests.ui.scripted import ScriptedSource, many_sites, snapshot
 
-COLUMNS, ROWS = 80, 24
-KEYS = 40
-TICKS = 20
-BURST_GAP_S = 0.2
+STACKS = 200
+SETTLE_S, TICKS = 4, 20
+"""Seconds for names to come in before ticks are looked at, and ticks."""
+SCRIPTED_STACKS, KEYS = 10_000, 40
+CHILD = "--scripted"
 
 
 class TickingSource(ScriptedSource):
@@ -67,127 +58,79 @@ class TickingSource(ScriptedSource):
         return self._last
 
 
-class Terminal:
-    """A child on a pseudo-terminal whose output is stamped."""
-
-    def __init__(self, stacks: int) -> None:
-        self.chunks: list[tuple[float, bytes]] = []
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-            os.execv(sys.executable, [sys.executable, __file__, "--child", str(stacks)])
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-
-    def read_for(self, seconds: float) -> None:
-        """Take what comes within ``seconds``."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if select.select([self._fd], [], [], left)[0]:
-                try:
-                    data = os.read(self._fd, 1 << 16)
-                except OSError:
-                    return
-                self.chunks.append((time.monotonic(), data))
-
-    def press(self, key: str) -> float:
-        """Write a key and return when."""
-        now = time.monotonic()
-        os.write(self._fd, key.encode())
-        return now
-
-    def close(self) -> None:
-        """End the child."""
-        self.press("q")
-        self.read_for(1.0)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-        os.waitpid(self.pid, 0)
-        os.close(self._fd)
-
-
-def key_to_paint_ms(stacks: int) -> list[float]:
+def key_to_paint_ms(keys: int) -> list[float]:
     """Return how long each ``j`` took to move the cursor's row on the terminal."""
-    terminal = Terminal(stacks)
-    terminal.read_for(6.0)
+    terminal = Terminal([sys.executable, __file__, CHILD])
+    terminal.wait_for(has_rows)
+    terminal.read_for(SETTLE_S)
     chance = random.Random(1)
     pressed = []
-    for _ in range(KEYS):
+    for _ in range(keys):
         pressed.append(terminal.press("j"))
         terminal.read_for(chance.uniform(0.25, 0.45))
-    terminal.close()
+    terminal.quit()
 
-    screen = pyte.Screen(COLUMNS, ROWS)
-    stream = pyte.ByteStream(screen)
-    painted: list[float] = []
-    for stamp, data in terminal.chunks:
-        before = _selected(screen)
-        stream.feed(_readable(data))
-        after = _selected(screen)
-        if stamp > pressed[0] and len(painted) < KEYS and after and after != before:
-            painted.append(stamp)
+    moved: list[float] = []
+    for stamp, _data in terminal.chunks[terminal.fed :]:
+        before = selected(terminal.screen)
+        terminal.feed()
+        after = selected(terminal.screen)
+        if stamp > pressed[0] and len(moved) < keys and after and after != before:
+            moved.append(stamp)
     return [
-        (min(p for p in painted if p > press) - press) * 1000
+        (min(each for each in moved if each > press) - press) * 1000
         for press in pressed
-        if any(p > press for p in painted)
+        if any(each > press for each in moved)
     ]
 
 
-def bytes_a_tick(stacks: int) -> list[int]:
-    """Return the bytes of each burst of output, a burst being one tick."""
-    terminal = Terminal(stacks)
-    terminal.read_for(5.0)
-    terminal.chunks.clear()
-    terminal.read_for(TICKS)
-    chunks = list(terminal.chunks)
-    terminal.close()
-    bursts: list[int] = []
-    last = 0.0
-    for stamp, data in chunks:
-        if stamp - last > BURST_GAP_S:
-            bursts.append(0)
-        bursts[-1] += len(data)
-        last = stamp
-    return bursts
-
-
-# The row the cursor mark is on, with its text: at the end of the screen only the text moves.
-def _selected(screen: pyte.Screen) -> str:
-    for y, line in enumerate(screen.display):
-        if line.startswith("▸"):
-            return f"{y} {line[38:]}"
-    return ""
-
-
-# pyte takes the kitty keyboard and private mode sequences for text.
-def _readable(data: bytes) -> bytes:
-    for sequence in (b"\x1b[>25u", b"\x1b[<u", b"\x1b[?2026$p", b"\x1b[?2048$p"):
-        data = data.replace(sequence, b"")
-    return data
+def one_run(samples: Samples, program: Path, ticks: int) -> None:
+    """Start the screen on a steady target, watch it tick, and quit."""
+    with Target(program, STACKS, STACKS) as target:
+        target.ask("steady")
+        terminal = Terminal([*LEAKTOP, "-p", str(target.pid)])
+        try:
+            samples.add("first paint", terminal.wait_for(painted) - terminal.started)
+            samples.add("first stacks", terminal.wait_for(has_rows) - terminal.started)
+            terminal.read_for(SETTLE_S)
+            before = len(terminal.chunks)
+            terminal.read_for(ticks)
+            sizes = bursts(terminal.chunks[before:])
+            samples.add("bytes a tick", statistics.median(sizes))
+            samples.add("most bytes a tick", max(sizes))
+            samples.add("quit", terminal.quit())
+        finally:
+            terminal.kill()
 
 
 def main() -> None:
-    """Run the child, or measure."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    arguments = parser.parse_args()
-    if arguments.child:
-        LeaktopApp(TickingSource(arguments.child), filters=Filters(), delay_s=1.0).run()
+    """Be the scripted child, or measure, print, write."""
+    if sys.argv[1:] == [CHILD]:
+        LeaktopApp(TickingSource(SCRIPTED_STACKS), filters=Filters(), delay_s=1.0).run()
         return
-    keys = key_to_paint_ms(10_000)
-    ticks = bytes_a_tick(200)
-    figures = {
-        "key_to_paint_ms_median": round(statistics.median(keys), 1),
-        "key_to_paint_ms_worst": round(max(keys), 1),
-        "keys": len(keys),
-        "bytes_a_tick_median": statistics.median(ticks),
-        "bytes_a_tick_worst": max(ticks),
-        "ticks": len(ticks),
-    }
-    for name, value in figures.items():
-        print(f"{name:24} {value}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    run = begin("screen", __doc__, rounds=5)
+    samples = Samples()
+    with tempfile.TemporaryDirectory() as folder:
+        program = build(Path(folder), "stacks")
+        for number in range(run.rounds):
+            run.progress(f"first paint to quit, {number + 1} of {run.rounds}")
+            one_run(samples, program, 5 if run.quick else TICKS)
+    for what, name, unit, most in (
+        ("command line to the first paint", "first paint", "s", 0.6),
+        ("command line to the first stacks on the screen", "first stacks", "s", None),
+        ("quit", "quit", "s", 0.3),
+        ("bytes to the terminal a tick, 80x24, steady target", "bytes a tick", "B", 1500),
+        ("the most bytes in one tick", "most bytes a tick", "B", None),
+    ):
+        run.say(Figure(what, samples.median(name), unit, target=most, parts=samples.parts(name)))
+    run.progress("key to paint")
+    keys = key_to_paint_ms(10 if run.quick else KEYS)
+    parts = {"milliseconds": keys}
+    run.say(
+        Figure("key to paint, 10,000 stacks, median", statistics.median(keys), "ms", parts=parts)
+    )
+    run.say(Figure("key to paint, 10,000 stacks, worst", max(keys), "ms"))
+    run.write()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ missing_allocators() {
     done
 }
 
+missing_rivals() {
+    local rival
+    for rival in memleak-bpfcc:bpfcc-tools heaptrack:heaptrack valgrind:valgrind sqlite3:sqlite3; do
+        command -v "${rival%%:*}" >/dev/null || echo "${rival#*:}"
+    done
+}
+
 # What has to come from the distribution, by Debian's names, one a line.
 missing_packages() {
     [ -x "$python" ] || echo python3
@@ -41,8 +48,9 @@ missing_packages() {
     [ "$purpose" != test ] || command -v rustc >/dev/null || echo rustc
     # And about debug information that several files share.
     [ "$purpose" != test ] || command -v dwz >/dev/null || echo dwz
-    # What leaktop is measured against, and has to bear beside it.
-    case $purpose in test | bench) command -v memleak-bpfcc >/dev/null || echo bpfcc-tools ;; esac
+    # What leaktop has to bear beside it, and is measured against.
+    [ "$purpose" != test ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
+    [ "$purpose" != bench ] || missing_rivals
 }
 
 install_with_apt() {
