@@ -26,6 +26,7 @@ FLAGS = ("-O2", "-g", "-fno-optimize-sibling-calls", "-pthread")
 LEAKTOP = (sys.executable, "-m", "leaktop")
 MEMLEAK = "memleak-bpfcc"
 MEMLEAK_INTERVAL_S = 1
+MEMLEAK_ATTEMPTS = 5
 CPUCLOCK_SCHED = 2
 
 
@@ -128,17 +129,28 @@ def leaktop(pid: int, *arguments: str, output: int = subprocess.DEVNULL) -> Iter
 
 @contextmanager
 def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
-    """Trace with bcc's memleak, one report a second, on our stand-in for kernel headers."""
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [MEMLEAK, *arguments, "-p", str(pid), str(MEMLEAK_INTERVAL_S)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS), "PYTHONUNBUFFERED": "1"},
-    )
+    """Trace with bcc's memleak, one report a second, on our stand-in for kernel headers.
+
+    The kernel refuses its probes at times, since it passes an uninitialised ref_ctr_offset, which
+    must be the same for all who probe an instruction; then it is started again.
+    """
+    for _ in range(MEMLEAK_ATTEMPTS):
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [MEMLEAK, *arguments, "-p", str(pid), str(MEMLEAK_INTERVAL_S)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS), "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        if any("] Top " in line for line in process.stdout):
+            break
+        said = process.communicate()[1].splitlines()
+        print(f"{MEMLEAK} ended: {said[-1:]}; once more", file=sys.stderr, flush=True)
+    else:
+        sys.exit(f"{MEMLEAK} does not run here")
     with _ending(process):
-        wait_for_line(process.stdout, "] Top ")
         yield Tracer(process, time.monotonic() - start - MEMLEAK_INTERVAL_S)
 
 

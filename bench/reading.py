@@ -94,8 +94,7 @@ def peak_with_screen(program: Path, stacks: int, blocks: int) -> float:
     """Return the peak of leaktop's memory in MB, its screen up."""
     with Target(program, stacks, blocks) as target, screen(target.pid) as terminal:
         # filling begins once leaktop counts, which its first row says
-        target.ask("one")
-        terminal.wait_for(has_rows)
+        terminal.wait_for(has_rows, meanwhile=lambda: target.ask("one"))
         target.ask("fill")
         terminal.read_for(SETTLE_S)
         return peak_mb(terminal.pid)

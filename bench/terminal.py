@@ -44,14 +44,20 @@ class Terminal:
                 return False
         return True
 
-    def wait_for(self, seen: Callable[[pyte.Screen], bool]) -> float:
-        """Read until the screen is like that; return when what made it so arrived."""
+    def wait_for(
+        self, seen: Callable[[pyte.Screen], bool], meanwhile: Callable[[], object] = lambda: None
+    ) -> float:
+        """Read until the screen is like that; return when what made it so arrived.
+
+        ``meanwhile`` is called each time that it is not so yet.
+        """
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             while self.fed < len(self.chunks):
                 stamp = self.feed()
                 if seen(self.screen):
                     return stamp
+            meanwhile()
             if select.select([self._fd], [], [], 1.0)[0] and not self._read():
                 break
         sys.exit("this was never seen on the screen:\n" + "\n".join(self.screen.display))
