@@ -187,13 +187,10 @@ def cpu_s(pid: int) -> float:
     return sum(time.clock_gettime(~each << 3 | CPUCLOCK_SCHED) for each in family(pid))
 
 
-def peak_mb(pid: int) -> float:
-    """Return the peak of a process's resident memory and its children's, in megabytes of 10^6."""
-    total = 0
-    for each in family(pid):
-        status = Path(f"/proc/{each}/status").read_text()
-        total += int(status.split("VmHWM:")[1].split()[0]) * 1024
-    return total / 1e6
+def peak_mb(*pids: int) -> float:
+    """Return the sum of the peaks of processes' resident memory, in megabytes of 10^6."""
+    statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return sum(int(each.split("VmHWM:")[1].split()[0]) * 1024 for each in statuses) / 1e6
 
 
 class Samples:
@@ -247,13 +244,17 @@ class Figure:
         """Name, value, target, met or missed: as text."""
         target = ""
         if self.target is not None:
-            target = f"{'≥' if self.at_least else '≤'} {self.target:.3g}{self._unit}"
+            target = f"{'≥' if self.at_least else '≤'} {_digits(self.target)}{self._unit}"
         verdict = {None: "", True: "met", False: "MISSED"}[self.met]
-        return self.name, f"{self.value:.3g}{self._unit}", target, verdict
+        return self.name, f"{_digits(self.value)}{self._unit}", target, verdict
 
     @property
     def _unit(self) -> str:
         return f" {self.unit}" if self.unit else ""
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,8 @@ class Run:
     rounds: int
     quick: bool
     out: Path
+    load: float
+    """What else the machine had to do when it began: load average over the last minute."""
     figures: list[Figure] = field(default_factory=list)
 
     def say(self, figure: Figure) -> None:
@@ -283,6 +286,7 @@ class Run:
             "script": self.name,
             "rounds": self.rounds,
             "quick": self.quick,
+            "load": self.load,
             "machine": machine(),
             "figures": [{**asdict(figure), "met": figure.met} for figure in self.figures],
         }
@@ -299,7 +303,8 @@ def begin(name: str, description: str | None, *, rounds: int) -> Run:
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit(f"{sys.argv[0]}: tracing takes root")
-    return Run(name, options.rounds or (1 if options.quick else rounds), options.quick, options.out)
+    count = options.rounds or (1 if options.quick else rounds)
+    return Run(name, count, options.quick, options.out, round(os.getloadavg()[0], 2))
 
 
 def need(*programs: str) -> None:
@@ -330,7 +335,7 @@ def machine() -> dict[str, str]:
     )
     return {
         "processor": f"{model}, {os.cpu_count()} cores{virtual}",
-        "kernel": platform.release(),
+        "kernel": f"Linux {platform.release()}",
         "system": release.get("PRETTY_NAME", "").strip('"'),
-        "leaktop": commit.stdout.strip(),
+        "leaktop": f"leaktop {commit.stdout.strip()}",
     }

@@ -2,7 +2,8 @@
 
 One program per depth of calls, with and without frame pointers, runs untraced and under each tracer
 in turn; it times itself. heaptrack and valgrind run copies of their own, since they are in the
-process. Also: what sampling saves, and whether two threads get in each other's way.
+process. Also: what sampling saves, what the choice of the probed instructions does
+(--probe-at-entry), and whether two threads get in each other's way.
 """
 
 import statistics
@@ -39,6 +40,7 @@ TRACERS: dict[str, Tracing] = {
     "memleak": memleak,
     "empty probes": floor,
     "leaktop -s 100": lambda pid: leaktop(pid, "-s", "100"),
+    "leaktop --probe-at-entry": lambda pid: leaktop(pid, "--probe-at-entry"),
 }
 THREADED = ("untraced", "leaktop", "empty probes")
 

@@ -27,6 +27,7 @@ from common import (
     begin,
     build,
     cpu_s,
+    family,
     leaktop,
     memleak,
     need,
@@ -75,7 +76,7 @@ def report_s(program: Path, stacks: int, blocks: int, samples: Samples) -> float
         while not headings.empty():  # of reports that began before all was there
             headings.get()
         before, after = headings.get(), headings.get()
-        samples.add("memleak peak", peak_mb(tracer.process.pid))
+        samples.add("memleak peak", peak_mb(*family(tracer.process.pid)))
         return after - before
 
 
@@ -90,14 +91,15 @@ def screen(pid: int) -> Iterator[Terminal]:
         terminal.kill()
 
 
-def peak_with_screen(program: Path, stacks: int, blocks: int) -> float:
-    """Return the peak of leaktop's memory in MB, its screen up."""
+def peak_with_screen(program: Path, stacks: int, blocks: int, samples: Samples) -> None:
+    """Measure the peak of leaktop's memory in MB, its screen up."""
     with Target(program, stacks, blocks) as target, screen(target.pid) as terminal:
         # filling begins once leaktop counts, which its first row says
         terminal.wait_for(has_rows, meanwhile=lambda: target.ask("one"))
         target.ask("fill")
         terminal.read_for(SETTLE_S)
-        return peak_mb(terminal.pid)
+        samples.add("peak", peak_mb(*family(terminal.pid)))
+        samples.add("peak of children", peak_mb(*family(terminal.pid)[1:]))
 
 
 def own_cpu(program: Path, seconds: float) -> float:
@@ -155,7 +157,7 @@ def main() -> None:
             samples.add("tick", tick_s(program, stacks, blocks))
             samples.add("report", report_s(program, stacks, blocks, samples))
             samples.add("ages", ages_s(program, stacks, blocks))
-            samples.add("peak", peak_with_screen(program, stacks, blocks))
+            peak_with_screen(program, stacks, blocks, samples)
             samples.add("own CPU", own_cpu(program, 5 if run.quick else STEADY_S))
     say(run, samples, f"{blocks:,} live blocks, {stacks:,} stacks")
     run.write()
@@ -177,6 +179,7 @@ def say(run: Run, samples: Samples, held: str) -> None:
         (f"ages of one stack, {held}", "ages", "s", 0.4),
         ("own CPU, 1 Hz, 200 stacks, steady target", "own CPU", "%", 3),
         (f"own peak RSS, screen up, {held}", "peak", "MB", 180),
+        ("of that, in its child processes", "peak of children", "MB", None),
         ("memleak's peak RSS there", "memleak peak", "MB", None),
     ):
         run.say(Figure(what, samples.median(name), unit, target=most, parts=samples.parts(name)))

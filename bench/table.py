@@ -35,8 +35,8 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
     """Return where it was measured, the figures that have targets, and the others."""
     places = {", ".join(run["machine"].values()) for run in runs}
     lines = [f"Measured on: {'; '.join(sorted(places))}."]
-    counts = [f"{run['script']} {run['rounds']}" for run in runs]
-    lines += [f"Rounds: {', '.join(counts)}; medians of them.", ""]
+    counts = [f"{run['script']} {run['rounds']} (load {run['load']})" for run in runs]
+    lines += [f"Rounds, and the load average before: {', '.join(counts)}.", ""]
     figures = [figure_of(figure) for run in runs for figure in run["figures"]]
     aimed = [figure.columns for figure in figures if figure.target is not None]
     lines += [*table(("figure", "measured", "target", "met"), aimed), "", "The rest:", ""]
