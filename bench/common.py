@@ -199,6 +199,11 @@ class Samples:
     def __init__(self) -> None:
         self._values: defaultdict[str, list[float]] = defaultdict(list)
 
+    @property
+    def names(self) -> list[str]:
+        """What was measured, in the order of the first round."""
+        return list(self._values)
+
     def add(self, name: str, value: float) -> None:
         """Keep one round's value."""
         self._values[name].append(value)
@@ -265,6 +270,7 @@ class Run:
     rounds: int
     quick: bool
     out: Path
+    machine: Mapping[str, str]
     load: float
     """What else the machine had to do when it began: load average over the last minute."""
     figures: list[Figure] = field(default_factory=list)
@@ -287,7 +293,7 @@ class Run:
             "rounds": self.rounds,
             "quick": self.quick,
             "load": self.load,
-            "machine": machine(),
+            "machine": self.machine,
             "figures": [{**asdict(figure), "met": figure.met} for figure in self.figures],
         }
         self.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -304,7 +310,8 @@ def begin(name: str, description: str | None, *, rounds: int) -> Run:
     if os.geteuid() != 0:
         sys.exit(f"{sys.argv[0]}: tracing takes root")
     count = options.rounds or (1 if options.quick else rounds)
-    return Run(name, count, options.quick, options.out, round(os.getloadavg()[0], 2))
+    load = round(os.getloadavg()[0], 2)
+    return Run(name, count, options.quick, options.out, machine(), load)
 
 
 def need(*programs: str) -> None:

@@ -1,14 +1,11 @@
-"""Measure how fast names and lines come: readers of DWARF compared, and leaktop's own look-ups.
+"""How fast names and lines come: readers of DWARF compared, and leaktop's own look-ups.
 
-Usage: python bench/symbols.py [--megabytes 100] [--folder FOLDER]
-
-Compiles a C++ program with about that much debug information (kept in FOLDER, so that the next
-run need not), takes 500 addresses out of its code and prints for each reader the time of the first
-and of the second answer to all 500, and the peak of its memory. Each figure comes from a process of
-its own. Readers that are not installed are left out.
+Compiles a C++ program with about 100 MB of debug information (kept in the folder for temporary
+files, so that the next run need not), takes 500 addresses out of its code and measures for each
+reader the time of the first and of the second answer to all 500, and the peak of its memory. Each
+figure comes from a process of its own. Readers that are not installed are left out.
 """
 
-import argparse
 import json
 import os
 import random
@@ -24,9 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import Figure, Samples, begin
 
+CHILD = "--one"
+FOLDER = Path(tempfile.gettempdir()) / "leaktop-bench-symbols"
+MEGABYTES, MEGABYTES_QUICK = 100, 10
 ADDRESSES = 500
+UNITS = {"s": "s", "mb": "MB"}
 MEGABYTES_A_UNIT = 1.75  # of the unit below, compiled by g++ 12 -O2 -g
 
 UNIT = """
@@ -190,33 +191,46 @@ MEASURED: dict[str, Callable[[Path], dict[str, float]]] = {
 }
 
 
+def measured(name: str, program: Path) -> dict[str, float] | None:
+    """Measure one reader in a process of its own; None, with the reason told, where it cannot."""
+    command = [sys.executable, __file__, CHILD, name, program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
+        return None
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def be_child(name: str, program: Path) -> None:
+    """Measure one reader, and print what was found as JSON."""
+    try:
+        print(json.dumps(MEASURED[name](program)))
+    except ImportError as error:
+        sys.exit(f"not installed: {error.name}")
+
+
 def main() -> None:
-    """Build the program and measure each reader on it, three times."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "symbols")
-    parser.add_argument("--one", choices=MEASURED, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    program = build(arguments.folder, arguments.megabytes)
-    code_addresses(program)
-    if arguments.one:
-        try:
-            print(json.dumps(MEASURED[arguments.one](program)))
-        except ImportError as error:
-            sys.exit(f"not installed: {error.name}")
+    """Be the child, or build the program, measure each reader on it, print, write."""
+    if sys.argv[1:2] == [CHILD]:
+        be_child(sys.argv[2], Path(sys.argv[3]))
         return
-    print(f"{program}: {program.stat().st_size / 1e6:.0f} MB, {ADDRESSES} addresses")
-    for name in MEASURED:
-        for _ in range(3):
-            command = [sys.executable, __file__, "--one", name]
-            command += ["--megabytes", str(arguments.megabytes), "--folder", str(arguments.folder)]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if done.returncode:
-                print(f"{name:14} {done.stderr.splitlines()[-1]}")
-                break
-            figures = json.loads(done.stdout)
-            print(f"{name:14}", *(f"{what} {value:.4g}" for what, value in figures.items()))
+    run = begin("symbols", __doc__, rounds=3)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    program = build(FOLDER, MEGABYTES_QUICK if run.quick else MEGABYTES)
+    code_addresses(program)
+    what = f"{program.stat().st_size / 1e6:.0f} MB of C++, {ADDRESSES} addresses"
+    samples = Samples()
+    for number in range(run.rounds):
+        run.progress(f"{what}, {number + 1} of {run.rounds}")
+        for name in MEASURED:
+            for figure, value in (measured(name, program) or {}).items():
+                samples.add(f"{name}: {figure}", value)
+    for name in samples.names:
+        figure, _, unit = name.rpartition("_")
+        parts = samples.parts(name)
+        run.say(Figure(f"{what}, {figure}", samples.median(name), UNITS.get(unit, ""), parts=parts))
+    run.write()
 
 
 if __name__ == "__main__":
