@@ -26,7 +26,7 @@ FLAGS = ("-O2", "-g", "-fno-optimize-sibling-calls", "-pthread")
 LEAKTOP = (sys.executable, "-m", "leaktop")
 MEMLEAK = "memleak-bpfcc"
 MEMLEAK_INTERVAL_S = 1
-MEMLEAK_ATTEMPTS = 5
+MEMLEAK_PATIENCE_S = 60.0
 CPUCLOCK_SCHED = 2
 
 
@@ -131,10 +131,12 @@ def leaktop(pid: int, *arguments: str, output: int = subprocess.DEVNULL) -> Iter
 def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
     """Trace with bcc's memleak, one report a second, on our stand-in for kernel headers.
 
-    The kernel refuses its probes at times, since it passes an uninitialised ref_ctr_offset, which
-    must be the same for all who probe an instruction; then it is started again.
+    It passes an uninitialised ref_ctr_offset, which has to be the same for all who probe an
+    instruction, of whichever process. So the kernel refuses its probes at times, for as long as
+    another tracer is at work anywhere; then it is started again, and timed from there.
     """
-    for _ in range(MEMLEAK_ATTEMPTS):
+    until = time.monotonic() + MEMLEAK_PATIENCE_S
+    while True:
         start = time.monotonic()
         process = subprocess.Popen(
             [MEMLEAK, *arguments, "-p", str(pid), str(MEMLEAK_INTERVAL_S)],
@@ -148,8 +150,8 @@ def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
             break
         said = process.communicate()[1].splitlines()
         print(f"{MEMLEAK} ended: {said[-1:]}; once more", file=sys.stderr, flush=True)
-    else:
-        sys.exit(f"{MEMLEAK} does not run here")
+        if time.monotonic() > until:
+            sys.exit(f"{MEMLEAK} does not run here; is another tracer at work?")
     with _ending(process):
         yield Tracer(process, time.monotonic() - start - MEMLEAK_INTERVAL_S)
 
