@@ -136,6 +136,7 @@ def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
     another tracer is at work anywhere; then it is started again, and timed from there.
     """
     until = time.monotonic() + MEMLEAK_PATIENCE_S
+    refused = False
     while True:
         start = time.monotonic()
         process = subprocess.Popen(
@@ -149,7 +150,9 @@ def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
         if any("] Top " in line for line in process.stdout):
             break
         said = process.communicate()[1].splitlines()
-        print(f"{MEMLEAK} ended: {said[-1:]}; once more", file=sys.stderr, flush=True)
+        if not refused:
+            print(f"{MEMLEAK} ended: {said[-1:]}; trying again", file=sys.stderr, flush=True)
+        refused = True
         if time.monotonic() > until:
             sys.exit(f"{MEMLEAK} does not run here; is another tracer at work?")
     with _ending(process):
