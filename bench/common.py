@@ -314,6 +314,8 @@ def begin(name: str, description: str | None, *, rounds: int) -> Run:
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit(f"{sys.argv[0]}: tracing takes root")
+    # a shell that starts this in the background has it ignore SIGINT, and so what it starts in turn
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     count = options.rounds or (1 if options.quick else rounds)
     load = round(os.getloadavg()[0], 2)
     return Run(name, count, options.quick, options.out, machine(), load)

@@ -4,6 +4,7 @@ Usage: python bench/floor.py PID. What tracing costs with these is what the kern
 alone, and no program on them can cost less. Prints ``ready``; detaches on SIGINT.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,31 +17,32 @@ from leaktop.tracer.attach import Attached, attacher, best_way
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import TargetProcess
 
-# 0 at the entry of a session asks for its return as well
-SOURCE = """
-int on_call(void *ctx) { return 0; }
-int on_free(void *ctx) { return 0; }
-"""
-
 
 class EmptyPrograms:
-    """Loads them as ``leaktop.tracer.loader.Program`` loads leaktop's."""
+    """Stands in for ``leaktop.tracer.loader.Program``: whatever is asked for does nothing.
+
+    What it returns is 0, which at the entry of a session asks for its return as well.
+    """
 
     def __init__(self) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(HEADERS)
-        import bcc  # noqa: PLC0415
-
-        self._bpf, self._kind = bcc.BPF(text=SOURCE), bcc.BPF.KPROBE
+        self._loaded: dict[tuple[str, int], tuple[object, int]] = {}
 
     def load(self, function: str, attach_type: int) -> int:
         """See Program.load."""
-        loaded = self._bpf.load_func(function.encode(), self._kind, attach_type=attach_type or -1)
-        return int(loaded.fd)
+        import bcc  # noqa: PLC0415
+
+        if (function, attach_type) not in self._loaded:
+            program = bcc.BPF(text=f"int {function}(void *context) {{ return 0; }}")
+            loaded = program.load_func(
+                function.encode(), bcc.BPF.KPROBE, attach_type=attach_type or -1
+            )
+            self._loaded[function, attach_type] = program, int(loaded.fd)
+        return self._loaded[function, attach_type][1]
 
 
 def main() -> None:
     """Attach, say so, and stay."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     arch = this_machine()
     assert arch is not None
     process = TargetProcess(int(sys.argv[1]))
@@ -51,7 +53,10 @@ def main() -> None:
         path = f"/proc/self/fd/{allocator.module.fileno()}"
         way.attach(path, process.pid, list(probes_for(allocator.functions)), attached)
     print("ready", len(attached.probes), flush=True)
-    signal.sigwait([signal.SIGINT])
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     attached.close()
 
 
