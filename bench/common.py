@@ -12,6 +12,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ FLAGS = ("-O2", "-g", "-fno-optimize-sibling-calls", "-pthread")
 LEAKTOP = (sys.executable, "-m", "leaktop")
 MEMLEAK = "memleak-bpfcc"
 MEMLEAK_INTERVAL_S = 1
+C_LIBRARY = Path("/lib/x86_64-linux-gnu/libc.so.6")
 MEMLEAK_PATIENCE_S = 60.0
 CPUCLOCK_SCHED = 2
 
@@ -39,12 +41,26 @@ def build(folder: Path, name: str, *flags: str) -> Path:
 
 
 class Target:
-    """A program that says ``ready`` and answers lines; end it with ``close``."""
+    """A program that says ``ready`` and answers lines; end it with ``close``.
+
+    It has a copy of the C library to itself. Probes belong to a file, of whichever process, and
+    memleak's do not bear others at the same instruction, not even ones that the kernel has not done
+    away with yet: with a file of its own each tracer finds none.
+    """
 
     def __init__(
-        self, *command: object, environment: Mapping[str, str] | None = None, first: str = ""
+        self,
+        *command: object,
+        environment: Mapping[str, str] | None = None,
+        first: str = "",
+        own_library: bool = True,
     ) -> None:
         """Start it and wait until it is ready; ``first``: the line that makes it say so."""
+        self._folder = tempfile.TemporaryDirectory(prefix="leaktop-bench-")
+        environment = {**os.environ, **(environment or {})}
+        if own_library:
+            shutil.copy(C_LIBRARY, self._folder.name)
+            environment["LD_LIBRARY_PATH"] = self._folder.name
         self.process = subprocess.Popen(
             [str(each) for each in command],
             stdin=subprocess.PIPE,
@@ -52,7 +68,7 @@ class Target:
             stderr=subprocess.DEVNULL,
             text=True,
             bufsize=1,
-            env={**os.environ, **(environment or {})},
+            env=environment,
         )
         if first:
             self.send(first)
@@ -83,6 +99,7 @@ class Target:
         """End it."""
         self.process.kill()
         self.process.communicate()
+        self._folder.cleanup()
 
     def __enter__(self) -> "Target":
         return self
@@ -127,6 +144,12 @@ def leaktop(pid: int, *arguments: str, output: int = subprocess.DEVNULL) -> Iter
         yield Tracer(process, time.monotonic() - start)
 
 
+def c_library(pid: int) -> str:
+    """Return the path of the C library that a process maps."""
+    maps = Path(f"/proc/{pid}/maps").read_text().split()
+    return next(each for each in maps if each.endswith(f"/{C_LIBRARY.name}"))
+
+
 @contextmanager
 def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
     """Trace with bcc's memleak, one report a second, on our stand-in for kernel headers.
@@ -140,7 +163,7 @@ def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
     while True:
         start = time.monotonic()
         process = subprocess.Popen(
-            [MEMLEAK, *arguments, "-p", str(pid), str(MEMLEAK_INTERVAL_S)],
+            [MEMLEAK, *arguments, "-O", c_library(pid), "-p", str(pid), str(MEMLEAK_INTERVAL_S)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

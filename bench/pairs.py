@@ -61,10 +61,10 @@ def depths(run: Run, program: Path, depth: int, pairs: int) -> Samples:
     """Measure one build at one depth."""
     samples = Samples()
     for number in range(run.rounds):
-        with Target(program, depth, pairs) as target:
-            for name in turned(list(TRACERS), number):
-                with TRACERS[name](target.pid):
-                    samples.add(name, ns_a_pair(target))
+        for name in turned(list(TRACERS), number):
+            target = Target(program, depth, pairs)
+            with target, TRACERS[name](target.pid):
+                samples.add(name, ns_a_pair(target))
     return samples
 
 
@@ -105,7 +105,7 @@ def in_process(run: Run, program: Path, depth: int, pairs: int, folder: Path) ->
     samples = Samples()
     for number in range(run.rounds):
         for name in turned(list(tools), number):
-            with Target(*tools[name]) as target:
+            with Target(*tools[name], own_library=False) as target:
                 samples.add(name, ns_a_pair(target))
                 target.finish()
     for name in tools:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from common import (
+    C_LIBRARY,
     MEMLEAK,
     Figure,
     Run,
@@ -31,7 +32,6 @@ from leaktop.tracer.frame_rules import rule_of
 
 STACKS = 200
 DEPTH, PAIRS = 40, 20_000
-LIBRARY = Path("/lib/x86_64-linux-gnu/libc.so.6")
 
 
 def ready(run: Run, program: Path) -> None:
@@ -39,9 +39,9 @@ def ready(run: Run, program: Path) -> None:
     samples = Samples()
     tracers = {"leaktop": leaktop, "memleak": memleak}
     for number in range(run.rounds):
-        with Target(program, STACKS, STACKS) as target:
-            target.ask("steady")
-            for name in sorted(tracers, reverse=bool(number % 2)):
+        for name in sorted(tracers, reverse=bool(number % 2)):
+            with Target(program, STACKS, STACKS) as target:
+                target.ask("steady")
                 with tracers[name](target.pid) as tracer:
                     samples.add(name, tracer.ready_s)
     run.say(
@@ -73,7 +73,7 @@ def rules_a_second() -> float:
     """Return how many rules of the C library are decoded a second, one address at a time."""
     arch = this_machine()
     assert arch is not None
-    with LIBRARY.open("rb") as stream:
+    with C_LIBRARY.open("rb") as stream:
         elf = ElfFile(stream)
         frames = call_frames_of(elf)
         assert frames is not None
