@@ -193,7 +193,7 @@ MEASURED: dict[str, Callable[[Path], dict[str, float]]] = {
 
 def measured(name: str, program: Path) -> dict[str, float] | None:
     """Measure one reader in a process of its own; None, with the reason told, where it cannot."""
-    command = [sys.executable, __file__, CHILD, name, program]
+    command = [sys.executable, __file__, CHILD, name, str(program)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         print(f"{name}: {done.stderr.splitlines()[-1]}", file=sys.stderr)
