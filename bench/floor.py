@@ -1,4 +1,4 @@
-"""Put empty programs on a process's allocator, where leaktop would put its own and in the same way.
+"""Put empty programs on malloc and free of a process, where leaktop would put its own and in the same way.
 
 Usage: python bench/floor.py PID. What tracing costs with these is what the kernel's probes cost
 alone, and no program on them can cost less. Prints ``ready``; detaches on SIGINT.
@@ -13,7 +13,7 @@ from common import HEADERS
 
 from leaktop.tracer.allocators import Choice, find_allocators
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import Attached, attacher, best_way
+from leaktop.tracer.attach import attacher, best_way
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import TargetProcess
 
@@ -47,17 +47,19 @@ def main() -> None:
     assert arch is not None
     process = TargetProcess(int(sys.argv[1]))
     process.refresh()
-    attached = Attached()
+    links = []
     way = attacher(best_way(arch), EmptyPrograms(), arch)  # type: ignore[arg-type]
     for allocator in find_allocators(process, Choice(), (), lambda step: None):
         path = f"/proc/self/fd/{allocator.module.fileno()}"
-        way.attach(path, process.pid, list(probes_for(allocator.functions)), attached)
-    print("ready", len(attached.probes), flush=True)
+        wanted = [each for each in allocator.functions if each.function.name in ("malloc", "free")]
+        links += way.attach(path, process.pid, list(probes_for(wanted)))
+    print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             signal.pause()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    attached.close()
+    for link in links:
+        os.close(link)
 
 
 if __name__ == "__main__":
