@@ -1,4 +1,4 @@
-"""Put empty programs on malloc and free of a process, where leaktop would put its own and in the same way.
+"""Put empty programs on malloc and free of a process, where and how leaktop would put its own.
 
 Usage: python bench/floor.py PID. What tracing costs with these is what the kernel's probes cost
 alone, and no program on them can cost less. Prints ``ready``; detaches on SIGINT.
