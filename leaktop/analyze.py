@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from leaktop.model import Frame, Site, Snapshot, SortKey
+from leaktop.model import Frame, Site, Snapshot, SortKey, Target
 from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [
@@ -81,9 +81,12 @@ def _count(site: Site) -> int:
     return site.counters.count
 
 
-def haystack(frames: Sequence[Frame]) -> str:
-    """Return the text that a filter searches: each name, module and place, one a line."""
-    lines: list[str] = []
+def haystack(frames: Sequence[Frame], process: Target | None = None) -> str:
+    """Return the text that a filter searches: each name, module and place, one a line.
+
+    Of one of several processes first its name and PID.
+    """
+    lines = [f"{process.comm} {process.pid}"] if process is not None else []
     for frame in frames:
         lines.append(frame.symbol or hex(frame.address))
         if frame.module:

@@ -16,7 +16,7 @@ from leaktop.format import clean, parse_bytes
 from leaktop.model import UNLIMITED, Filters, SortKey
 from leaktop.source import Source, SourceError
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, FAILED, USAGE, NO_TARGET = 0, 1, 2, 4
 DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
 CAPACITY_MAX = 50_000_000
 RATE_MAX = 1_000_000
@@ -67,7 +67,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _add_tracing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to trace").add_argument
-    add("-p", "--pid", type=_whole(1, PID_MAX), metavar="PID", help="the process")
+    add("-p", "--pid", type=_pids, metavar="PID[,PID...]", help="the process, or several")
+    add("--name", metavar="NAME", help="all processes of this name, also those still to come")
+    add("--follow", action="store_true", help="also the processes that these start")
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
         "-Z",
@@ -168,8 +170,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             if first.isdecimal()
             else "commands cannot be started yet: start it, then leaktop -p PID"
         )
-    if options.pid is None:
-        parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME)")
+    if options.pid is not None and options.name is not None:
+        parser.error("give processes by PID (-p) or by name (--name), not both")
+    if options.name == "":
+        parser.error("--name needs a name, as ps -e shows it")
+    if options.pid is None and options.name is None:
+        parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
@@ -193,6 +199,11 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         return int(given)
 
     return convert
+
+
+def _pids(given: str) -> list[int]:
+    one = _whole(1, PID_MAX)
+    return list(dict.fromkeys(one(each) for each in given.split(",")))
 
 
 def _size(given: str) -> int:
@@ -234,6 +245,19 @@ def _filters(options: argparse.Namespace) -> Filters:
 
 def _live_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
+    from leaktop.tracer.finder import Finders, Named, Offspring  # noqa: PLC0415
+
+    pids, finders = options.pid, Finders()
+    if options.name is not None:
+        finders.add(Named(options.name))
+        pids = finders.find(())
+        if not pids:
+            raise SourceError(
+                f"no process is named {options.name}; ps -e -o pid,comm shows the names there are",
+                NO_TARGET,
+            )
+    if options.follow:
+        finders.add(Offspring())
 
     def make() -> Source:
         from leaktop.tracer.allocators import Choice  # noqa: PLC0415
@@ -242,9 +266,9 @@ def _live_source(options: argparse.Namespace) -> Source:
 
         capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-        return LiveSource(options.pid, _filters(options), capacity, choice)
+        return LiveSource(pids, _filters(options), capacity, choice, finders)
 
-    return DeferredSource(options.pid, make)
+    return DeferredSource(pids, make)
 
 
 def _run_batch(source: Source, options: argparse.Namespace) -> int:

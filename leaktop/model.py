@@ -86,6 +86,8 @@ class Site:
     oldest_exact: bool = True
     truncated: bool = False
     """The stack could not be followed to its outermost frame."""
+    pid: int | None = None
+    """Of the process that made the calls; None where several have their blocks under no stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Tracing:
     """What is traced, and how."""
 
     libraries: tuple[TracedLibrary, ...] = ()
+    processes: tuple[Target, ...] = ()
+    """Where more than one process is traced, each of them."""
     way: str = ""
     """How probes are attached, for people."""
 
@@ -165,6 +169,17 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessState:
+    """One of several processes at one moment."""
+
+    target: Target
+    totals: Counters
+    """Of the stacks that it holds something under, and all that it did."""
+    note: str | None = None
+    """Why it is no longer traced, once it is not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one tick read, at one moment."""
 
@@ -186,6 +201,8 @@ class Snapshot:
     """Why the target is no longer traced, once it is not."""
     refusals: tuple[Refusal, ...] = ()
     """Functions that should be traced and are not: without them the figures are wrong."""
+    processes: tuple[ProcessState, ...] = ()
+    """Where more than one process is or was traced, each of them, in order of appearance."""
 
 
 @dataclass(frozen=True, slots=True)

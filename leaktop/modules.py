@@ -143,11 +143,13 @@ class Location:
     """None where nothing is mapped there."""
     offset: FileOffset
     """Of the byte at ``address`` in the module's file."""
+    pid: int = 0
+    """Of the process, which may name code that is in no file."""
 
     @classmethod
-    def in_mapping(cls, address: int, mapping: Mapping, module: Module) -> "Location":
+    def in_mapping(cls, address: int, mapping: Mapping, module: Module, pid: int = 0) -> "Location":
         """Return the location of an address that lies in a mapping of a module."""
-        return cls(address, module, FileOffset(address - mapping.start + mapping.file_offset))
+        return cls(address, module, FileOffset(address - mapping.start + mapping.file_offset), pid)
 
 
 def open_module(pid: int, mapping: Mapping, root: Root | None = None) -> Module:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from leaktop.analyze import Reading, ordered
 from leaktop.format import clean
 from leaktop.history import History
-from leaktop.model import LOSSES, UNLIMITED, Frame, Site, SortKey, Target, Tracing
+from leaktop.model import LOSSES, UNLIMITED, Counters, Frame, Site, SortKey, Target, Tracing
 from leaktop.source import Source
 
 JSON_VERSION = 1
@@ -69,22 +69,27 @@ def _print_snapshots(
         if reading.snapshot.lost != lost and not options.as_json:
             lost = reading.snapshot.lost
             _print_losses(lost, messages)
-        if reading.snapshot.note and not options.as_json:
-            target, note = reading.snapshot.target, clean(reading.snapshot.note)
-            print(
-                f"leaktop: process {target.pid} ({clean(target.comm)}) {note}",
-                file=messages,
-                flush=True,
-            )
+        snapshot = reading.snapshot
+        if snapshot.note and not options.as_json:
+            who = f"process {snapshot.target.pid} ({clean(snapshot.target.comm)})"
+            if snapshot.processes:
+                who = f"all {len(snapshot.processes)} processes:"
+            print(f"leaktop: {who} {clean(snapshot.note)}", file=messages, flush=True)
         if reading.snapshot.note or stop.asked:
             return
 
 
 def ready_line(target: Target, tracing: Tracing) -> str:
-    """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced."""
+    """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced.
+
+    Of several processes their number and names.
+    """
     refused = [f"not {each}" for each in tracing.refusals]
     left_out = [f"not {each}" for library in tracing.libraries for each in library.left_out]
     what = "; ".join([", ".join(map(str, tracing.libraries)), *refused, *left_out])
+    if tracing.processes:
+        names = ", ".join(dict.fromkeys(each.comm for each in tracing.processes))
+        return f"tracing {len(tracing.processes)} processes ({names}): {what}"
     return f"tracing {target.pid} ({target.comm}): {what}"
 
 
@@ -138,9 +143,11 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with outstanding allocations:"]
     mark = "~" if snapshot.estimated else ""
     lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
+    names = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in top:
         held = site.counters
-        lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack")
+        of = f" of {site.pid} ({clean(names[site.pid])})" if site.pid in names else ""
+        lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack{of}")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
         if not site.frames:
             lines.append("\t\t[no room for its stack: see --max-stacks]")
@@ -176,23 +183,18 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
         "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
         "mode": "user",
-        "target": {
-            "pid": snapshot.target.pid,
-            "comm": _unicode(snapshot.target.comm),
-            "alive": snapshot.target.alive,
-        },
+        "target": _json_target(snapshot.target),
+        "targets": [
+            {**_json_target(each.target), **_json_counters(each.totals), "note": each.note}
+            for each in snapshot.processes
+        ],
         "filters": {
             "min_size": filters.min_size,
             "max_size": None if filters.max_size == UNLIMITED else filters.max_size,
             "sample_rate": filters.sample_rate,
             "older_s": filters.older_s,
         },
-        "totals": {
-            "bytes": totals.bytes,
-            "count": totals.count,
-            "allocs": totals.allocs,
-            "frees": totals.frees,
-        },
+        "totals": _json_counters(totals),
         "rates": {
             "allocs_per_s": round(reading.rates.allocs_per_s, 3),
             "frees_per_s": round(reading.rates.frees_per_s, 3),
@@ -215,13 +217,24 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
     return json.dumps(document, separators=(",", ":"))
 
 
+def _json_target(target: Target) -> dict[str, Any]:
+    return {"pid": target.pid, "comm": _unicode(target.comm), "alive": target.alive}
+
+
+def _json_counters(counters: Counters) -> dict[str, int]:
+    return {
+        "bytes": counters.bytes,
+        "count": counters.count,
+        "allocs": counters.allocs,
+        "frees": counters.frees,
+    }
+
+
 def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[str, Any]:
     return {
         "id": f"{site.stack_id:016x}",
-        "bytes": site.counters.bytes,
-        "count": site.counters.count,
-        "allocs": site.counters.allocs,
-        "frees": site.counters.frees,
+        "pid": site.pid,
+        **_json_counters(site.counters),
         "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,

@@ -70,11 +70,13 @@ class Symbolizer:
     """
 
     def __init__(
-        self, perf_map: PerfMap | None = None, kernel: KernelSymbols | None = None
+        self,
+        perf_maps: Mapping[int, PerfMap] | None = None,
+        kernel: KernelSymbols | None = None,
     ) -> None:
-        """``perf_map`` is the target's, for code that is in no file; ``kernel`` this machine's."""
+        """``perf_maps``: by PID, for code that is in no file; ``kernel``: this machine's."""
         self._lock = threading.Lock()
-        self._perf_map = perf_map
+        self._perf_maps = dict(perf_maps or {})
         self._kernel = KernelSymbols() if kernel is None else kernel
         self._binaries: _Cache[object, Binary | None] = _Cache(_MAX_BINARIES)
         self._named: _Cache[tuple[object, FileOffset], _Named] = _Cache(_MAX_NAMES)
@@ -121,11 +123,17 @@ class Symbolizer:
         """
         with self._lock:
             problems = dict(self._problems)
-            if self._perf_map is not None and self._perf_map.problem:
-                problems[self._perf_map.path] = self._perf_map.problem
+            for perf_map in self._perf_maps.values():
+                if perf_map.problem:
+                    problems[perf_map.path] = perf_map.problem
             if self._kernel.problem:
                 problems[KERNEL] = self._kernel.problem
         return MappingProxyType(problems)
+
+    def add_perf_map(self, pid: int, perf_map: PerfMap) -> None:
+        """Take one more process's names for code that is in no file."""
+        with self._lock:
+            self._perf_maps[pid] = perf_map
 
     def close(self) -> None:
         """End the processes that read lines and names; what is cached stays usable."""
@@ -153,9 +161,8 @@ class Symbolizer:
         if module is None and is_kernel_address(location.address):
             return _Named(kernel=self._kernel.find(location.address - 1))
         if module is None or self._binary(module) is None:
-            jit = None
-            if self._perf_map is not None:
-                jit = self._perf_map.find(location.address - 1)
+            perf_map = self._perf_maps.get(location.pid)
+            jit = None if perf_map is None else perf_map.find(location.address - 1)
             if jit is not None or module is None:
                 return _Named(jit=jit)
         key = (module.identity, location.offset)

@@ -13,10 +13,15 @@ static __always_inline int called_by_allocator(const struct config *settings, u6
 	return 0;
 }
 
+static __always_inline u64 words_pushed(u64 cookie)
+{
+	return (u32)cookie >> COOKIE_PUSHED_SHIFT;
+}
+
 /* Where the return address lies of the function at whose entry the program runs. */
 static __always_inline u64 sp_at_entry(struct pt_regs *ctx, u64 cookie)
 {
-	return PT_REGS_SP(ctx) + (cookie >> COOKIE_PUSHED_SHIFT) * sizeof(u64);
+	return PT_REGS_SP(ctx) + words_pushed(cookie) * sizeof(u64);
 }
 
 /* How far is_called_from looks: no C library is that deep between one traced function and another. */
@@ -27,7 +32,6 @@ static __always_inline u64 sp_at_entry(struct pt_regs *ctx, u64 cookie)
 static __always_inline int is_called_from(struct thread *thread, const struct config *settings,
 					  struct pt_regs *ctx, u64 sp, u64 slot)
 {
-	struct place place = place_of(0);
 	struct frame_rule *rule;
 	struct walk walk = {};
 
@@ -38,10 +42,11 @@ static __always_inline int is_called_from(struct thread *thread, const struct co
 	begin_walk(thread, walk.pc, walk.sp);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < INNER_FRAMES_MAX; i++) {	/* bound: see there */
-		place.address = walk.pc;
-		rule = frame_rules.lookup(&place);
+		u64 key = key_of(thread->slot, walk.pc);
+
+		rule = frame_rules.lookup(&key);
 		if (!rule) {
-			ask(thread, &walk, 0, place.pid);
+			ask(thread, &walk, 0);
 			return called_by_allocator(settings, sp);
 		}
 		if (rule->base <= BASE_UNKNOWN || step(thread, &walk, rule) || walk.sp > slot + sizeof(u64))
@@ -96,22 +101,23 @@ static __always_inline u32 weight_of(u64 size, const struct config *settings)
 
 /* Hold again what a realloc or mremap took out whose end was not seen, unless its address is
  * another's by now. False where it is not held. */
-static __always_inline int hold_old(const struct call *call)
+static __always_inline int hold_old(const struct thread *thread)
 {
-	struct place place = place_of(call->old_address);
+	const struct call *call = &thread->call;
+	u64 key = key_of(thread->slot, call->old_address);
 	struct block other;
 
 	if (call->kind == CALL_MREMAP) {
-		if (mappings.insert(&place, (struct block *)&call->old))
+		if (mappings.insert(&key, (struct block *)&call->old))
 			return 0;
-		note_mapping_end(call->old_address, call->old.size);
+		note_mapping_end(thread->slot, call->old_address, call->old.size);
 		return 1;
 	}
-	if (take_block(call->old_address, &other)) {
-		put_block(call->old_address, &other);
+	if (take_block(key, &other)) {
+		put_block(key, &other);
 		return 0;
 	}
-	return put_block(call->old_address, &call->old);
+	return put_block(key, &call->old);
 }
 
 /* Whether a call that begins now is the thread's outermost one. One that is open but does not
@@ -128,7 +134,7 @@ static __always_inline int is_outermost(struct thread *thread, const struct conf
 	if (call->end == END_BY_TRAP)
 		lose(LOST_MISSED_RETURNS);
 	/* its fate is not known: held, until its free is seen */
-	if (call->old_held && !hold_old(call))
+	if (call->old_held && !hold_old(thread))
 		count_free(&call->old, call->old.size, 1);
 	call->sp = 0;
 	return 1;
@@ -142,7 +148,7 @@ static __always_inline void open_call(struct call *call, struct pt_regs *ctx,
 {
 	call->sp = sp_at_entry(ctx, cookie);
 	call->function = PT_REGS_IP(ctx);
-	call->end = cookie >> COOKIE_PUSHED_SHIFT ? END_AT_RET : END_BY_TRAP;
+	call->end = words_pushed(cookie) ? END_AT_RET : END_BY_TRAP;
 	call->kind = kind;
 	call->size = size;
 	call->weight = weight_of(size, settings);
@@ -159,9 +165,11 @@ static __always_inline void note_caller(struct call *call)
 
 /* realloc: take the old block out now, for once the allocator has freed it another thread may be
  * given its address before this call returns. */
-static __always_inline void take_old(struct call *call, u64 address)
+static __always_inline void take_old(struct thread *thread, u64 address)
 {
-	if (!take_block(address, &call->old))
+	struct call *call = &thread->call;
+
+	if (!address || !take_block(key_of(thread->slot, address), &call->old))
 		return;
 	call->old_address = address;
 	call->old_held = 1;
@@ -170,14 +178,15 @@ static __always_inline void take_old(struct call *call, u64 address)
 /* mremap: take what is moved out of its mapping, of which a head or a tail may stay behind. What is
  * no mapping's head or tail is counted as unmatched, but for what an allocator moves: that was never
  * ours. */
-static __always_inline void take_moved(const struct config *settings, struct call *call,
+static __always_inline void take_moved(const struct config *settings, struct thread *thread,
 				       u64 address, u64 length)
 {
+	struct call *call = &thread->call;
 	struct piece piece;
-	u64 size = cut_piece(address, length, &piece);
+	u64 size = cut_piece(thread->slot, address, length, &piece);
 
 	if (size != length) {
-		if (size && !hold_mapping(piece.at_end ? address + length - size : address,
+		if (size && !hold_mapping(thread->slot, piece.at_end ? address + length - size : address,
 					  &piece.mapping))
 			count_free(&piece.mapping, size, 1);
 		if (!called_by_allocator(settings, call->sp))
@@ -193,15 +202,15 @@ static __always_inline void take_moved(const struct config *settings, struct cal
 
 /* End what is unmapped or replaced: whole mappings, heads and tails. What matches no mapping from
  * either side is counted as unmatched, but for what an allocator unmaps. */
-static __always_inline void end_mappings(const struct config *settings, u64 sp, u64 address,
-					 u64 length)
+static __always_inline void end_mappings(const struct config *settings, u32 slot, u64 sp,
+					 u64 address, u64 length)
 {
 	struct piece piece;
 	u64 size;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < UNMAP_PIECES_MAX && length; i++) {	/* bound: see there */
-		size = cut_piece(address, length, &piece);
+		size = cut_piece(slot, address, length, &piece);
 		if (!size)
 			break;
 		count_free(&piece.mapping, size, !piece.left);
@@ -233,18 +242,19 @@ static __always_inline u64 result_of(const struct call *call, u64 value)
 }
 
 /* The block that realloc or mremap took out, as it was: the call failed. Returns its address. */
-static __always_inline u64 restore(struct call *call, struct block *block)
+static __always_inline u64 restore(const struct thread *thread, struct block *block)
 {
-	struct place rest;
-	u64 address = call->old_address;
+	const struct call *call = &thread->call;
+	u64 address = call->old_address, rest, key;
 
 	*block = call->old;
 	if (call->rest) {	/* one mapping again */
-		rest = place_of(call->rest_in_front ? address - call->rest : address + block->size);
-		mappings.delete(&rest);
-		forget_mapping_end(rest.address, call->rest);
+		rest = call->rest_in_front ? address - call->rest : address + block->size;
+		key = key_of(thread->slot, rest);
+		mappings.delete(&key);
+		forget_mapping_end(thread->slot, rest, call->rest);
 		if (call->rest_in_front)
-			address = rest.address;
+			address = rest;
 		block->size += call->rest;
 	}
 	return address;

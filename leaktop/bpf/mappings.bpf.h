@@ -3,21 +3,21 @@
 /* Live mappings. key: their start, value: size, birth, stack, weight. Those that do not count, since
  * they are older than the tracing or were left out, are here with weight 0, so that munmap can tell
  * them from what was missed. */
-BPF_TABLE("hash", struct place, struct block, mappings, MAPPINGS_MAX);
+BPF_TABLE("hash", u64, struct block, mappings, MAPPINGS_MAX);
 /* Where live mappings end, so that munmap can cut their tails. key: the end, value: their start. */
-BPF_TABLE("hash", struct place, u64, mapping_ends, MAPPINGS_MAX);
+BPF_TABLE("hash", u64, u64, mapping_ends, MAPPINGS_MAX);
 
-static __always_inline void note_mapping_end(u64 start, u64 size)
+static __always_inline void note_mapping_end(u32 slot, u64 start, u64 size)
 {
-	struct place end = place_of(start + size);
+	u64 end = key_of(slot, start + size);
 
 	if (mapping_ends.update(&end, &start))
 		lose(LOST_MAPPING_ENDS_FULL);
 }
 
-static __always_inline void forget_mapping_end(u64 start, u64 size)
+static __always_inline void forget_mapping_end(u32 slot, u64 start, u64 size)
 {
-	struct place end = place_of(start + size);
+	u64 end = key_of(slot, start + size);
 	u64 *known = mapping_ends.lookup(&end);
 
 	if (known && *known == start)
@@ -26,25 +26,25 @@ static __always_inline void forget_mapping_end(u64 start, u64 size)
 
 /* Begin to hold a mapping; counts nothing, but for one that is replaced. False where there is no
  * room. */
-static __always_inline int hold_mapping(u64 start, const struct block *mapping)
+static __always_inline int hold_mapping(u32 slot, u64 start, const struct block *mapping)
 {
-	struct place place = place_of(start);
+	u64 key = key_of(slot, start);
 	struct block *held, before;
 
 	/* insert fails alike where the address is held and where the map is full */
-	if (mappings.insert(&place, (struct block *)mapping)) {
-		held = mappings.lookup(&place);
+	if (mappings.insert(&key, (struct block *)mapping)) {
+		held = mappings.lookup(&key);
 		if (!held) {
 			lose(LOST_ALLOCS_FULL);
 			return 0;
 		}
 		before = *held;
-		mappings.update(&place, (struct block *)mapping);
-		forget_mapping_end(start, before.size);
+		mappings.update(&key, (struct block *)mapping);
+		forget_mapping_end(slot, start, before.size);
 		count_free(&before, before.size, 1);
 		lose(LOST_MISSED_FREES);
 	}
-	note_mapping_end(start, mapping->size);
+	note_mapping_end(slot, start, mapping->size);
 	return 1;
 }
 
@@ -58,33 +58,34 @@ struct piece {
 /* Cut off [address, address + length) what the mapping that begins or ends with it has in it. What
  * is left of that mapping stays held. Returns the piece's size, 0 where there is no such mapping.
  * Counts nothing. */
-static __always_inline u64 cut_piece(u64 address, u64 length, struct piece *piece)
+static __always_inline u64 cut_piece(u32 slot, u64 address, u64 length, struct piece *piece)
 {
-	struct place place = place_of(address), end = place_of(address + length);
-	struct block *held = mappings.lookup(&place), rest;
-	u64 *start;
+	u64 start = address, key = key_of(slot, start), end = key_of(slot, address + length);
+	struct block *held = mappings.lookup(&key), rest;
+	u64 *known;
 
 	piece->at_end = !held;
 	if (piece->at_end) {
-		start = mapping_ends.lookup(&end);
-		if (!start)
+		known = mapping_ends.lookup(&end);
+		if (!known)
 			return 0;
-		place.address = *start;
-		held = mappings.lookup(&place);
-		if (!held || place.address + held->size != end.address)
+		start = *known;
+		key = key_of(slot, start);
+		held = mappings.lookup(&key);
+		if (!held || start + held->size != address + length)
 			return 0;
 	}
 	piece->mapping = rest = *held;
-	if (mappings.delete(&place))
+	if (mappings.delete(&key))
 		return 0;	/* another thread was first */
-	forget_mapping_end(place.address, rest.size);
+	forget_mapping_end(slot, start, rest.size);
 	if (rest.size <= length) {
 		piece->left = 0;
 		return rest.size;
 	}
 	piece->mapping.size = length;
 	piece->left = rest.size -= length;
-	if (!hold_mapping(piece->at_end ? place.address : end.address, &rest))
+	if (!hold_mapping(slot, piece->at_end ? start : address + length, &rest))
 		count_free(&rest, rest.size, 1);
 	return length;
 }

@@ -28,8 +28,8 @@
  * (kernel commit 6ae08ae3dea2). That is 0.1 s a call at start-up. */
 static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
-/* Live settings. key: 0, value: struct config. */
-BPF_ARRAY(config, struct config, 1);
+/* Live settings. key: a process's slot, value: struct config. */
+BPF_ARRAY(config, struct config, PROCESSES_MAX);
 /* Losses by name. key: enum loss, value: how often. */
 BPF_ARRAY(losses, u64, LOSS_COUNT);
 
@@ -41,11 +41,10 @@ static __always_inline void lose(u32 loss)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline struct place place_of(u64 address)
+/* The key of an address in the process of a slot. */
+static __always_inline u64 key_of(u32 slot, u64 address)
 {
-	struct place place = { .address = address, .pid = bpf_get_current_pid_tgid() >> 32 };
-
-	return place;
+	return (address & (1ULL << KEY_SLOT_SHIFT) - 1) | (u64)slot << KEY_SLOT_SHIFT;
 }
 
 static __always_inline u64 whole_pages(u64 length)
@@ -71,28 +70,30 @@ static __always_inline u64 whole_pages(u64 length)
 BPF_PROG_ARRAY(walkers, 1);
 
 /* Put what a call gave out on the books, under its caller's stack. */
-static __always_inline void put_on_books(const struct call *call, const struct config *settings,
-					 u32 stack)
+static __always_inline void put_on_books(const struct thread *thread,
+					 const struct config *settings, u32 stack)
 {
+	const struct call *call = &thread->call;
 	struct block block = { .size = call->size, .stack = stack, .weight = call->weight };
 	int held;
 
 	if (settings->phase != PHASE_COUNT)
 		return;
 	block.birth_ns = bpf_ktime_get_ns();
-	held = call->kind < CALL_MMAP ? hold_block(call->address, &block)
-				      : hold_mapping(call->address, &block);
+	held = call->kind < CALL_MMAP ? hold_block(key_of(thread->slot, call->address), &block)
+				      : hold_mapping(thread->slot, call->address, &block);
 	if (held && call->weight)
 		count_alloc(&block);
 }
 
 /* Put the block that a failed realloc or mremap took out back on the books: it is counted still. */
-static __always_inline void put_back(struct call *call)
+static __always_inline void put_back(struct thread *thread)
 {
 	struct block block;
-	u64 address = restore(call, &block);
-	int held = call->kind < CALL_MMAP ? hold_block(address, &block)
-					  : hold_mapping(address, &block);
+	u64 address = restore(thread, &block);
+	int held = thread->call.kind < CALL_MMAP
+			   ? hold_block(key_of(thread->slot, address), &block)
+			   : hold_mapping(thread->slot, address, &block);
 
 	if (!held)
 		count_free(&block, block.size, 1);
@@ -125,7 +126,7 @@ static __always_inline void leave(struct pt_regs *ctx, const struct config *sett
 	call->address = result_of(call, PT_REGS_RC(ctx));
 	/* realloc(p, 0) frees and returns NULL; any other NULL leaves the block as it was */
 	if (call->old_held && !call->address && !(call->kind == CALL_REALLOC && !call->size)) {
-		put_back(call);
+		put_back(thread);
 		return;
 	}
 	if (call->old_held)
@@ -144,7 +145,7 @@ static __always_inline void leave(struct pt_regs *ctx, const struct config *sett
 		if (truncated == TRUNCATED)
 			lose(LOST_TRUNCATED);
 	}
-	put_on_books(call, settings, stack);
+	put_on_books(thread, settings, stack);
 }
 
 /* The entry of a function that allocates blocks. Returns whether to see its return. */
@@ -176,7 +177,7 @@ static __always_inline int enter_block(struct pt_regs *ctx, const struct config 
 	}
 	open_call(call, ctx, settings, cookie, kind, size);
 	if (kind == CALL_REALLOC)
-		take_old(call, PT_REGS_PARM1(ctx));
+		take_old(thread, PT_REGS_PARM1(ctx));
 	call->result = PT_REGS_PARM1(ctx);
 	if (entry == ENTRY_NEW)
 		call->end = END_AT_RET;
@@ -205,7 +206,7 @@ static __always_inline int enter_mapping(struct pt_regs *ctx, const struct confi
 			return call->end == END_BY_TRAP;
 		/* length 0 makes a second mapping of shared memory */
 		if (counting && PT_REGS_PARM2(ctx))
-			take_moved(settings, call, address, whole_pages(PT_REGS_PARM2(ctx)));
+			take_moved(settings, thread, address, whole_pages(PT_REGS_PARM2(ctx)));
 		if (!(flags & MREMAP_FIXED))
 			return call->end == END_BY_TRAP;
 		address = PT_REGS_PARM5(ctx);
@@ -219,45 +220,50 @@ static __always_inline int enter_mapping(struct pt_regs *ctx, const struct confi
 			return call->end == END_BY_TRAP;
 	}
 	if (counting)
-		end_mappings(settings, sp, address, call->size);
+		end_mappings(settings, thread->slot, sp, address, call->size);
 	return call->end == END_BY_TRAP;
 }
 
-/* What the program runs for: the entry of a function, by its cookie, or COOKIE_EXIT. A session's
- * program has one cookie for both (kernel commit d920179b3d48). */
-static __always_inline u64 occasion(struct pt_regs *ctx)
+/* Whether a program runs at the end of a function. A session's has one cookie for entry and end
+ * (kernel commit d920179b3d48). */
+static __always_inline int is_exit(struct pt_regs *ctx, u64 cookie)
 {
 #ifdef SESSION
 	if (PT_REGS_IP(ctx) != bpf_get_func_ip(ctx))
-		return COOKIE_EXIT;
+		return 1;
 #endif
-	return bpf_get_attach_cookie(ctx);
+	return (cookie & COOKIE_EXIT) != 0;
 }
 
 /* This thread's state for a call that begins now, NULL where an open call contains it. */
 static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings,
-							u64 cookie)
+					       u64 cookie)
 {
 	struct thread *thread = this_thread(1);
+	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
 
-	if (!thread)
+	if (!thread) {
 		lose(LOST_THREADS_FULL);
-	else if (is_outermost(thread, settings, ctx, sp_at_entry(ctx, cookie)))
-		return thread;
-	return 0;
+		return 0;
+	}
+	if (thread->slot != slot) {	/* a call may be open in the program that an exec ended */
+		thread->slot = slot;
+		thread->call.sp = 0;
+	}
+	return is_outermost(thread, settings, ctx, sp_at_entry(ctx, cookie)) ? thread : 0;
 }
 
 /* A function that allocates blocks: its entry, or its end. */
 int on_call(struct pt_regs *ctx)
 {
-	u32 zero = 0;
-	struct config *settings = config.lookup(&zero);
-	u64 cookie = occasion(ctx);
+	u64 cookie = bpf_get_attach_cookie(ctx);
+	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
+	struct config *settings = config.lookup(&slot);
 	struct thread *thread;
 
 	if (!settings || settings->phase == PHASE_OFF)
 		return SKIP_END;
-	if (cookie == COOKIE_EXIT) {
+	if (is_exit(ctx, cookie)) {
 		leave(ctx, settings);
 		return SKIP_END;
 	}
@@ -268,14 +274,14 @@ int on_call(struct pt_regs *ctx)
 /* mmap or mremap: its entry, or its end. */
 int on_mapping(struct pt_regs *ctx)
 {
-	u32 zero = 0;
-	struct config *settings = config.lookup(&zero);
-	u64 cookie = occasion(ctx);
+	u64 cookie = bpf_get_attach_cookie(ctx);
+	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
+	struct config *settings = config.lookup(&slot);
 	struct thread *thread;
 
 	if (!settings || settings->phase == PHASE_OFF)
 		return SKIP_END;
-	if (cookie == COOKIE_EXIT) {
+	if (is_exit(ctx, cookie)) {
 		leave(ctx, settings);
 		return SKIP_END;
 	}
@@ -286,17 +292,19 @@ int on_mapping(struct pt_regs *ctx)
 /* A round of the walk that the end of a call began. The last one ends the call. */
 int on_walk(struct pt_regs *ctx)
 {
-	u32 zero = 0, stack;
-	struct config *settings = config.lookup(&zero);
 	struct thread *thread = this_thread(0);
+	struct config *settings;
 	enum round came_to;
+	u32 slot, stack;
 
-	if (!settings)
-		return 0;
 	if (!thread) {	/* evicted between two rounds */
 		lose(LOST_THREADS_FULL);
 		return 0;
 	}
+	slot = thread->slot;
+	settings = config.lookup(&slot);
+	if (!settings)
+		return 0;
 	came_to = walk_round(thread);
 	if (came_to == ROUND_MORE)
 		walkers.call(ctx, 0);	/* does not come back */
@@ -310,27 +318,28 @@ int on_walk(struct pt_regs *ctx)
 		keep_shape(thread, stack);
 	if (thread->stack.truncated == TRUNCATED)
 		lose(LOST_TRUNCATED);
-	put_on_books(&thread->call, settings, stack);
+	put_on_books(thread, settings, stack);
 	return 0;
 }
 
 int on_free(struct pt_regs *ctx)	/* free (block) */
 {
+	u32 slot = bpf_get_attach_cookie(ctx) >> COOKIE_SLOT_SHIFT;
 	struct block block;
 
-	if (take_block(PT_REGS_PARM1(ctx), &block))
+	if (take_block(key_of(slot, PT_REGS_PARM1(ctx)), &block))
 		count_free(&block, block.size, 1);
 	return 0;
 }
 
 int on_unmap(struct pt_regs *ctx)	/* munmap (address, length) */
 {
-	u32 zero = 0;
-	struct config *settings = config.lookup(&zero);
-	u64 address = PT_REGS_PARM1(ctx);
+	u64 cookie = bpf_get_attach_cookie(ctx), address = PT_REGS_PARM1(ctx);
+	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
+	struct config *settings = config.lookup(&slot);
 
 	if (settings && settings->phase == PHASE_COUNT && !(address & PAGE_LOW_BITS))
-		end_mappings(settings, sp_at_entry(ctx, bpf_get_attach_cookie(ctx)), address,
+		end_mappings(settings, slot, sp_at_entry(ctx, cookie), address,
 			     whole_pages(PT_REGS_PARM2(ctx)));
 	return 0;
 }

@@ -23,7 +23,10 @@ enum phase {
 	PHASE_COUNT,
 };
 
-/* Live settings, written by user space as one value. */
+/* Processes traced at once. Each has a slot, which the attach cookies of its probes name. */
+#define PROCESSES_MAX 4096
+
+/* Live settings for one process, written by user space as one value. */
 struct config {
 	u64 phase;		/* enum phase */
 	u64 min_size;		/* smallest allocation to keep, bytes */
@@ -41,19 +44,18 @@ struct config {
 	} allocators[ALLOCATORS_MAX];	/* 0..0: none */
 };
 
-/* An address in a process. */
-struct place {
-	u64 address;
-	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
-	u32 zero;		/* padding is part of a hash key */
-};
+/* An address in one of the processes, as a key: the process's slot from this bit on, where addresses
+ * of user space have nothing (Documentation/arch/x86/x86_64/mm.rst; with five levels of page tables
+ * only processes that ask for it get longer ones). */
+#define KEY_SLOT_SHIFT 48
 
 /* Which function a program was attached to, by what its arguments mean: the attach cookie. With
  * COOKIE_EXIT it runs where the function ends, at a ret or by a return probe. From bit
  * COOKIE_PUSHED_SHIFT on: words that the function has pushed by then; if any, its end is seen at
- * its rets. */
+ * its rets. From COOKIE_SLOT_SHIFT on: the process's slot. */
 #define COOKIE_EXIT 0x100
 #define COOKIE_PUSHED_SHIFT 16
+#define COOKIE_SLOT_SHIFT 32
 enum entry {
 	ENTRY_MALLOC = 0,	/* (size) */
 	ENTRY_NEW,		/* (size), and an exception may end it */
@@ -84,13 +86,13 @@ struct block {
 	u32 weight;		/* how many allocations it stands for (the sample rate then) */
 };
 
-/* Live blocks whose addresses mix to the same number: 4 lines of cache, the first of which says
+/* Live blocks whose keys mix to the same number: 4 lines of cache, the first of which says
  * whether a block is here. */
 #define SET_WAYS 7
 struct block_set {
-	u64 address[SET_WAYS];	/* 0: free; lowest bit set: being filled */
+	u64 key[SET_WAYS];	/* 0: free; lowest bit set: being filled */
 	u64 spilled;		/* blocks that found no room here and lie in `spilled_blocks` */
-	struct block block[SET_WAYS];	/* valid where the address is */
+	struct block block[SET_WAYS];	/* valid where the key is */
 	u64 pad[3];
 };
 
@@ -115,8 +117,9 @@ enum truncation {
 /* A call stack. */
 struct stack {
 	u64 id;			/* a mix of all that follows */
-	u32 depth;		/* frames used */
-	u32 truncated;		/* enum truncation */
+	u32 slot;		/* of its process */
+	u16 depth;		/* frames used */
+	u16 truncated;		/* enum truncation */
 	u64 pc[STACK_DEPTH_MAX];	/* return addresses, innermost first; 0 past depth */
 };
 
@@ -163,7 +166,7 @@ struct question {
 	u64 pc;			/* code address without a rule */
 	u64 registers[SAVED_REGISTERS];	/* saved registers in that frame, in a rule's order */
 	u64 sp;			/* stack pointer in that frame, where the image begins */
-	u32 pid;		/* process (tgid), as the initial PID namespace numbers it */
+	u32 slot;		/* of the process */
 	u32 lost;		/* bit i: registers[i] cannot be followed */
 	u64 image_size;		/* bytes of image that could be read */
 };
@@ -184,7 +187,6 @@ enum loss {
 };
 
 _Static_assert(sizeof(struct config) == 136, "layout.py: CONFIG");
-_Static_assert(sizeof(struct place) == 16, "layout.py: PLACE");
 _Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");

@@ -17,7 +17,7 @@ BPF_ARRAY(shapes, struct shape, SHAPES);
 /* The mix of a view's words that a shape goes by. Its terms do not wait for each other. */
 static __always_inline u64 check_of(const struct thread *thread, const struct shape *shape)
 {
-	u64 sum = (u64)shape->stack << 32 ^ shape->pid, factor = 0x9e3779b97f4a7c15ULL;
+	u64 sum = (u64)shape->stack << 32 ^ shape->slot, factor = 0x9e3779b97f4a7c15ULL;
 	u64 count = shape->count;
 
 	sum += ((u64)shape->epoch << 32 ^ (u64)shape->truncated << 16 ^ shape->end) * factor;
@@ -51,7 +51,7 @@ static __always_inline u32 known_stack(struct thread *thread, u64 pc, u64 sp, u3
 	if (!shape || shape->pc != pc || shape->sp != sp)
 		return STACK_UNFILED;
 	bytes = shape->end > SAVED_REGISTERS ? (shape->end - SAVED_REGISTERS) * sizeof(u64) : 0;
-	if (shape->pid != bpf_get_current_pid_tgid() >> 32 || shape->epoch != epoch_now())
+	if (shape->slot != thread->slot || shape->epoch != epoch_now())
 		return STACK_UNFILED;
 	if (bytes > VIEW_STACK_BYTES ||
 	    read_user(&thread->view[SAVED_REGISTERS], bytes, (void *)sp))
@@ -69,7 +69,7 @@ static __always_inline void keep_shape(struct thread *thread, u32 stack)
 
 	if (shape->count > SHAPE_WORDS_MAX)
 		return;
-	shape->pid = bpf_get_current_pid_tgid() >> 32;
+	shape->slot = thread->slot;
 	shape->stack = stack;
 	shape->truncated = thread->stack.truncated;
 	shape->check = check_of(thread, shape);

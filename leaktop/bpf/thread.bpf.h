@@ -40,7 +40,7 @@ struct call {
 struct shape {
 	u64 pc, sp;		/* where the walk began */
 	u64 check;		/* of the words, and of the fields below */
-	u32 pid;		/* process (tgid) */
+	u32 slot;		/* of the process */
 	u32 epoch;		/* value of `epoch` then */
 	u32 stack;		/* number of the stack */
 	u32 truncated;		/* enum truncation */
@@ -60,6 +60,7 @@ struct walk {
  * disables migration only). */
 struct thread {
 	struct call call;
+	u64 slot;		/* of its process */
 	struct stack stack;	/* the stack of the call that is returning */
 	struct shape shape;	/* the shape of that stack */
 	struct walk walk;	/* the walk that finds it, between two rounds */

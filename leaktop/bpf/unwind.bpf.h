@@ -4,8 +4,8 @@
  * Binaries without frame pointers say in .eh_frame how to leave each frame. User space reads it for
  * the addresses that are asked for and no others, and answers with one rule an address. Frame
  * pointers are one such rule: what code without call-frame information is left with. */
-/* Rules. key: (code address, process), value: how to leave a frame there. */
-BPF_TABLE("hash", struct place, struct frame_rule, frame_rules, RULES_MAX);
+/* Rules. key: of the code address, value: how to leave a frame there. */
+BPF_TABLE("hash", u64, struct frame_rule, frame_rules, RULES_MAX);
 /* Grows when rules are taken back: stacks are not what they were by then. key: 0. */
 BPF_ARRAY(epoch, u64, 1);
 /* Stacks that need a rule, in order: struct question and an image of IMAGE_BYTES. */
@@ -138,12 +138,12 @@ static __always_inline u64 copy_little(void *image, const u32 most, u64 sp)
 
 /* Fill in a question, all but its image. */
 static __always_inline void fill_question(struct question *question, struct thread *thread,
-					  const struct walk *walk, u64 stack_id, u32 pid)
+					  const struct walk *walk, u64 stack_id)
 {
 	question->stack_id = stack_id;
 	question->pc = walk->pc;
 	question->sp = walk->sp;
-	question->pid = pid;
+	question->slot = thread->slot;
 	question->lost = 0;
 	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
 		thread->word = 0;
@@ -155,13 +155,12 @@ static __always_inline void fill_question(struct question *question, struct thre
 
 /* Ask for the rule of the address where a walk ended. False where there is no room. A burst on a new
  * path asks for every one of its stacks until the first is answered: the rest with small images. */
-static __always_inline int ask(struct thread *thread, const struct walk *walk, u64 stack_id,
-			       u32 pid)
+static __always_inline int ask(struct thread *thread, const struct walk *walk, u64 stack_id)
 {
 	struct question *question = questions.ringbuf_reserve(sizeof(*question) + IMAGE_BYTES);
 
 	if (question) {
-		fill_question(question, thread, walk, stack_id, pid);
+		fill_question(question, thread, walk, stack_id);
 		question->image_size = copy_stack(question + 1, IMAGE_BYTES, walk->sp);
 		questions.ringbuf_submit(question, 0);
 		return 1;
@@ -169,7 +168,7 @@ static __always_inline int ask(struct thread *thread, const struct walk *walk, u
 	question = brief_questions.ringbuf_reserve(sizeof(*question) + BRIEF_IMAGE_BYTES);
 	if (!question)
 		return 0;
-	fill_question(question, thread, walk, stack_id, pid);
+	fill_question(question, thread, walk, stack_id);
 	question->image_size = copy_little(question + 1, BRIEF_IMAGE_BYTES, walk->sp);
 	brief_questions.ringbuf_submit(question, 0);
 	return 1;
@@ -229,7 +228,8 @@ static __always_inline void begin_stack(struct thread *thread, u64 pc, u64 sp)
 	begin_walk(thread, pc, sp);
 	thread->shape.pc = thread->walk.pc = pc;
 	thread->shape.sp = thread->walk.sp = sp;
-	thread->walk.id = 0x243f6a8885a308d3ULL;
+	thread->walk.id = mix(0x243f6a8885a308d3ULL, thread->slot);
+	thread->stack.slot = thread->slot;
 	thread->stack.depth = 0;
 	thread->stack.truncated = TRUNCATED;
 }
@@ -250,13 +250,12 @@ static __always_inline enum round walk_round(struct thread *thread)
 {
 	struct stack *stack = &thread->stack;
 	struct walk walk = thread->walk;
-	struct place place = place_of(0);
 	struct frame_rule *rule;
 	enum round came_to = ROUND_MORE;
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < ROUND_FRAMES; i++) {	/* bound: see there */
-		u32 depth = stack->depth;
+		u64 depth = stack->depth, key = key_of(thread->slot, walk.pc);
 
 		if (depth >= STACK_DEPTH_MAX) {
 			came_to = ROUND_END;
@@ -265,8 +264,7 @@ static __always_inline enum round walk_round(struct thread *thread)
 		stack->pc[depth] = walk.pc;
 		stack->depth = depth + 1;
 		walk.id = mix(walk.id, walk.pc);
-		place.address = walk.pc;
-		rule = frame_rules.lookup(&place);
+		rule = frame_rules.lookup(&key);
 		if (!rule) {
 			came_to = ROUND_UNKNOWN;
 			break;
@@ -297,11 +295,10 @@ static __always_inline void end_stack(struct thread *thread, enum round came_to)
 	u64 id = mix(thread->walk.id, stack->truncated);
 
 	if (came_to == ROUND_UNKNOWN) {	/* an id of its own, so that it can be completed by itself */
-		u64 who = bpf_get_current_pid_tgid();
-		u64 alone = mix(mix(id, bpf_ktime_get_ns()), who) | 2;
+		u64 alone = mix(mix(id, bpf_ktime_get_ns()), bpf_get_current_pid_tgid()) | 2;
 
 		thread->shape.count = SHAPE_WORDS_MAX + 1;	/* will be another one */
-		if (ask(thread, &thread->walk, alone, who >> 32)) {
+		if (ask(thread, &thread->walk, alone)) {
 			stack->truncated = ASKED;
 			id = alone;
 		}

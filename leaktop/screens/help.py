@@ -45,6 +45,7 @@ COLUMNS = (
 
 SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
+    ("†", "before a PID: that process has ended, and its last state stays"),
     ("…", "before a name: the stack goes on, but was cut: it could not be followed further"),
     ("<…>", "in a name: template arguments for which there is no room; Enter shows them"),
     ("(no stack)", "what counts under no stack, since the table of stacks was full (--max-stacks)"),
@@ -170,7 +171,8 @@ def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[_Li
     if tracing is None:
         yield from _wrapped("nothing yet: still attaching", width)
         return
-    yield from _wrapped(f"{target.pid} ({target.comm}), by {tracing.way}:", width)
+    who = ", ".join(f"{each.pid} ({each.comm})" for each in tracing.processes or (target,))
+    yield from _wrapped(f"{who}, by {tracing.way}:", width)
     for library in tracing.libraries:
         yield from _wrapped(str(library), width, indent=2)
     for each in tracing.refusals:

@@ -1,6 +1,6 @@
 """The main screen: status, filters and the table of stacks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from textual.message import Message
 
 from leaktop import format as fmt
 from leaktop.analyze import haystack, ordered, text_filter
-from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey
+from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.filter_bar import FilterBar
 from leaktop.widgets.frames import FramesView, no_stack
@@ -92,6 +92,7 @@ class MainScreen(LiveScreen):
         self._status = status
         self._names: Names = {}
         self._texts: dict[int, tuple[Sequence[Frame], str]] = {}
+        self._processes: Mapping[int, Target] = {}
         self._refilter_pending = False
         self._bar = StatusBar()
         self._filters = FilterBar()
@@ -134,6 +135,8 @@ class MainScreen(LiveScreen):
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
         sites: list[Site] = []
+        states = () if reading is None else reading.snapshot.processes
+        self._processes = {each.target.pid: each.target for each in states}
         if reading is not None:
             sites = self._matching(ordered(reading, self.sort, reverse=self.reverse))
         self.table.show(
@@ -145,6 +148,7 @@ class MainScreen(LiveScreen):
                 reverse=self.reverse,
                 innermost=self.innermost,
                 estimated=bool(reading and reading.snapshot.estimated),
+                processes=self._processes,
                 empty=self._why_empty(status),
             )
         )
@@ -161,7 +165,7 @@ class MainScreen(LiveScreen):
             frames = self._names.get(site.stack_id) or site.frames
             known = self._texts.get(site.stack_id)
             if known is None or known[0] is not frames:
-                known = (frames, haystack(frames))
+                known = (frames, haystack(frames, self._processes.get(site.pid or 0)))
             texts[site.stack_id] = known
             if keep(known[1]):
                 kept.append(site)

@@ -15,7 +15,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from itertools import islice
@@ -93,16 +93,24 @@ class Attached:
             thread.join()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A process that is traced, and the slot that the BPF program knows it by."""
+
+    pid: int
+    slot: int
+
+
 class Attacher(Protocol):
     """One way to attach."""
 
     all_at_once: bool
     """Whether probes on many functions cost hardly more than those on one."""
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
+    def attach(self, path: str, place: Place, probes: Sequence[Probe]) -> list[int]:
         """Attach probes of one file, all or none; return what keeps them attached.
 
-        ``path`` opens the very file that PID maps. Raises OSError.
+        ``path`` opens the very file that the process maps. Raises OSError.
         """
         ...
 
@@ -120,20 +128,20 @@ class MultiLink:
         self._arch = arch
         self._sessions = sessions
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
+    def attach(self, path: str, place: Place, probes: Sequence[Probe]) -> list[int]:
         """See Attacher."""
         groups: defaultdict[tuple[str, bool], list[Probe]] = defaultdict(list)
         for probe in probes:
             if not (self._sessions and probe.is_return_probe):  # its entry's session sees it
                 groups[probe.program, probe.is_return_probe].append(probe)
-        return _all(partial(self._link, path, pid, group) for group in groups.values())
+        return _all(partial(self._link, path, place, group) for group in groups.values())
 
-    def _link(self, path: str, pid: int, probes: Sequence[Probe]) -> int:
+    def _link(self, path: str, place: Place, probes: Sequence[Probe]) -> int:
         first = probes[0]
         sessions = self._sessions and first.function.exit is not Exit.NONE
         way = Way.SESSION if sessions else Way.MULTI
         offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
-        cookies = (ct.c_uint64 * len(probes))(*(probe.cookie for probe in probes))
+        cookies = (ct.c_uint64 * len(probes))(*(probe.cookie(place.slot) for probe in probes))
         name = ct.create_string_buffer(os.fsencode(path))
         attributes = _LinkCreate(
             prog_fd=self._program.load(first.program, _LINKS[way]),
@@ -143,7 +151,7 @@ class MultiLink:
             cookies=ct.addressof(cookies),
             count=len(probes),
             multi_flags=BPF_F_UPROBE_MULTI_RETURN if first.is_return_probe else 0,
-            pid=pid,
+            pid=place.pid,
         )
         size = ct.sizeof(attributes)
         return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(attributes), size)
@@ -167,11 +175,11 @@ class PerfEvents:
                 exit_code=3,
             ) from None
 
-    def attach(self, path: str, pid: int, probes: Sequence[Probe]) -> list[int]:
+    def attach(self, path: str, place: Place, probes: Sequence[Probe]) -> list[int]:
         """See Attacher."""
-        return _all(partial(self._event, path, pid, probe) for probe in probes)
+        return _all(partial(self._event, path, place, probe) for probe in probes)
 
-    def _event(self, path: str, pid: int, probe: Probe) -> int:
+    def _event(self, path: str, place: Place, probe: Probe) -> int:
         program = self._program.load(probe.program, 0)
         name = ct.create_string_buffer(os.fsencode(path))
         attributes = _PerfEventAttr(
@@ -184,7 +192,7 @@ class PerfEvents:
         event = _syscall(
             self._arch.sys_perf_event_open,
             ct.byref(attributes),
-            pid,
+            place.pid,
             -1,
             -1,
             PERF_FLAG_FD_CLOEXEC,
@@ -194,7 +202,7 @@ class PerfEvents:
                 prog_fd=program,
                 target_fd=event,
                 attach_type=BPF_PERF_EVENT,
-                cookie=probe.cookie,
+                cookie=probe.cookie(place.slot),
             )
             return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(link), ct.sizeof(link))
         finally:

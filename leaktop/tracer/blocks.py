@@ -41,10 +41,22 @@ class Held:
 def live_blocks(program: Program) -> Iterator[Array]:
     """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
     for sets in program.block_sets.chunks():
-        address = sets["address"]
-        yield sets["block"][(address != 0) & (address & layout.BEING_FILLED == 0)]
+        key = sets["key"]
+        yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
     yield from program.spilled_blocks.chunks()
     yield from program.mappings.chunks()
+
+
+def forget_blocks(program: Program, slot: int) -> None:
+    """Take all that a process holds off the books, whose probes are gone; its counters stay."""
+    for sets in program.block_sets.writable_chunks():
+        keys = sets["key"]
+        # nobody else writes a place that holds something of a process without probes
+        keys[keys >> layout.KEY_SLOT_SHIFT == slot] = 0
+    for table in (program.spilled_blocks, program.mappings, program.mapping_ends):
+        for key in table.all_keys():
+            if key >> layout.KEY_SLOT_SHIFT == slot:
+                table.delete(key)
 
 
 def held_by_stack(chunks: Iterable[Array], born_before_ns: int) -> Mapping[int, Held]:

@@ -3,7 +3,7 @@
 The tracer's libraries take longer to import than the screen takes to appear.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
 from leaktop.source import Source
@@ -17,21 +17,23 @@ class DeferredSource:
     Raises TracerError at once where there is no such process.
     """
 
-    def __init__(self, pid: int, make: Callable[[], Source]) -> None:
-        """``make`` returns a source over the process ``pid``, or raises SourceError."""
-        self._process = Process(pid)
+    def __init__(self, pids: Sequence[int], make: Callable[[], Source]) -> None:
+        """``make`` returns a source over the processes, or raises SourceError."""
+        self._processes = [Process(pid) for pid in pids]
         self._make = make
         self._source: Source | None = None
 
     @property
     def target(self) -> Target:
-        """The process, as it was when leaktop looked first."""
-        return Target(pid=self._process.pid, comm=self._process.comm)
+        """The first process, as it was when leaktop looked first."""
+        return Target(pid=self._processes[0].pid, comm=self._processes[0].comm)
 
     @property
     def end_descriptor(self) -> int | None:
         """Becomes readable when the process exits (pidfd_open(2))."""
-        return self._process.end_descriptor
+        if self._source is None:
+            return self._processes[0].end_descriptor
+        return self._source.end_descriptor
 
     @property
     def tracing(self) -> Tracing:
@@ -42,12 +44,13 @@ class DeferredSource:
         """Make the source and start it."""
         progress("loading the tracer")
         self._source = self._make()
-        # as long as the process is held and there, its PID is no other's
-        if self._process.why_over() is not None:
-            raise TracerError(
-                f"process {self._process.pid} exited before leaktop could attach",
-                exit_code=NO_TARGET,
-            )
+        # as long as a process is held and there, its PID is no other's
+        for process in self._processes:
+            if process.why_over() is not None:
+                raise TracerError(
+                    f"process {process.pid} exited before leaktop could attach",
+                    exit_code=NO_TARGET,
+                )
         self._source.start(progress)
 
     def snapshot(self) -> Snapshot:
@@ -78,7 +81,8 @@ class DeferredSource:
         """See Source."""
         if self._source is not None:
             self._source.close()
-        self._process.close()
+        for process in self._processes:
+            process.close()
 
     @property
     def _started(self) -> Source:

@@ -15,6 +15,9 @@ STACK_DEPTH_MAX = 127
 STACK_UNFILED = 0
 STACK_ID_UNFILED = 1
 ALLOCATORS_MAX = 4
+PROCESSES_MAX = 4096
+KEY_SLOT_SHIFT = 48
+KEY = np.dtype("u8")
 PHASE_FOLLOW, PHASE_COUNT = 1, 2
 WHOLE, TRUNCATED, ASKED = range(3)
 
@@ -30,13 +33,12 @@ CONFIG = np.dtype(
         ("allocators", [("start", "u8"), ("end", "u8")], (ALLOCATORS_MAX,)),
     ]
 )
-PLACE = np.dtype([("address", "u8"), ("pid", "u4"), ("zero", "u4")])
 BLOCK = np.dtype([("size", "u8"), ("birth_ns", "u8"), ("stack", "u4"), ("weight", "u4")])
 SET_WAYS = 7
 BEING_FILLED = 1
 BLOCK_SET = np.dtype(
     [
-        ("address", "u8", (SET_WAYS,)),
+        ("key", "u8", (SET_WAYS,)),
         ("spilled", "u8"),
         ("block", BLOCK, (SET_WAYS,)),
         ("pad", "u8", (3,)),
@@ -53,7 +55,13 @@ STACK_STATS = np.dtype(
     ]
 )
 STACK = np.dtype(
-    [("id", "u8"), ("depth", "u4"), ("truncated", "u4"), ("pc", "u8", (STACK_DEPTH_MAX,))]
+    [
+        ("id", "u8"),
+        ("slot", "u4"),
+        ("depth", "u2"),
+        ("truncated", "u2"),
+        ("pc", "u8", (STACK_DEPTH_MAX,)),
+    ]
 )
 
 SAVED_REGISTERS = 6
@@ -72,7 +80,7 @@ QUESTION = np.dtype(
         ("pc", "u8"),
         ("registers", "u8", (SAVED_REGISTERS,)),
         ("sp", "u8"),
-        ("pid", "u4"),
+        ("slot", "u4"),
         ("lost", "u4"),
         ("image_size", "u8"),
     ]
@@ -88,6 +96,11 @@ STRUCTURES: dict[str, np.dtype[Any]] = {
     "frame_rules": FRAME_RULE,
 }
 """The structure of each map's values."""
+
+
+def key_of(slot: int, address: int) -> int:
+    """Return the kernel side's key of an address in the process of a slot."""
+    return address & (1 << KEY_SLOT_SHIFT) - 1 | slot << KEY_SLOT_SHIFT
 
 
 def check(map_name: str, names: Sequence[str], size: int) -> None:

@@ -89,13 +89,13 @@ class Program:
         self.config = self._map("config", np.dtype("u4"))
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
         self.block_sets = self._array("block_sets")
-        self.spilled_blocks = self._map("spilled_blocks", layout.PLACE)
-        self.mappings = self._map("mappings", layout.PLACE)
-        self.mapping_ends = self._map("mapping_ends", layout.PLACE, np.dtype("u8"))
+        self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
+        self.mappings = self._map("mappings", layout.KEY)
+        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
         self.stack_stats = self._array("stack_stats")
         self.stack_count = self._array("stack_count", np.dtype("u8"))
         self.stacks = self._map("stacks", np.dtype("u4"))
-        self.frame_rules = self._map("frame_rules", layout.PLACE)
+        self.frame_rules = self._map("frame_rules", layout.KEY)
         self.epoch = self._map("epoch", np.dtype("u4"), np.dtype("u8"))
 
     def load(self, function: str, attach_type: int) -> int:

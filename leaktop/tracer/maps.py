@@ -75,6 +75,11 @@ class BpfMap:
         else:
             yield from self._single_chunks()
 
+    def all_keys(self) -> list[Any]:
+        """Return every key, in two system calls each: for maps of few entries."""
+        key = np.empty(1, self._key)
+        return [key[0].item() for _ in self._keys(key)]
+
     def _batch_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
         size = BATCH
         keys, values = np.empty(size, self._key), np.empty(size, self._value)
@@ -171,6 +176,14 @@ class BpfArray:
             with mmap.mmap(self._fd, _in_pages(length), **_SHARED, offset=start) as memory:
                 entries = np.frombuffer(memory, self._value, length // self._value.itemsize).copy()
             yield entries
+
+    def writable_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all entries, some thousands at a time, as the map's own memory: no copy."""
+        size = self._count * self._value.itemsize
+        for start in range(0, size, _WINDOW):
+            length = min(_WINDOW, size - start)
+            memory = mmap.mmap(self._fd, _in_pages(length), offset=start)
+            yield np.frombuffer(memory, self._value, length // self._value.itemsize)
 
     def close(self) -> None:
         """Let go of the memory, once nobody uses ``entries`` any more."""

@@ -10,6 +10,8 @@ COOKIE_EXIT = 0x100
 """What tells an exit from an entry: COOKIE_EXIT of ``bpf/memleak.h``."""
 COOKIE_PUSHED_SHIFT = 16
 """Where in it the words begin that were pushed by then: the same of ``bpf/memleak.h``."""
+COOKIE_SLOT_SHIFT = 32
+"""Where the process's slot begins: the same."""
 
 
 class Exit(Enum):
@@ -178,12 +180,13 @@ class Probe:
         """Name of the BPF program (``bpf/memleak.bpf.c``)."""
         return _PROGRAMS.get(self.function.entry, "on_call")
 
-    @property
-    def cookie(self) -> int:
-        """What the program is told of where it runs (bpf_get_attach_cookie, bpf-helpers(7))."""
-        if self.at_exit:
-            return COOKIE_EXIT
-        return max(self.function.entry.value, 0) | self.pushed << COOKIE_PUSHED_SHIFT
+    def cookie(self, slot: int) -> int:
+        """Return what the program is told of where it runs, in the process of which slot.
+
+        It reads it with bpf_get_attach_cookie (bpf-helpers(7)).
+        """
+        at_entry = max(self.function.entry.value, 0) | self.pushed << COOKIE_PUSHED_SHIFT
+        return (COOKIE_EXIT if self.at_exit else at_entry) | slot << COOKIE_SLOT_SHIFT
 
     @property
     def is_return_probe(self) -> bool:

@@ -62,10 +62,14 @@ class Process:
         stat = self._stat()
         if stat is None or stat.state in ("Z", "X"):
             return "exited"
-        # without privilege the kernel shows 0 for the stack
-        if stat.start_stack and (stat.start_time, stat.start_stack) != self._identity:
-            return f"runs another program now ({stat.comm}): start leaktop again to trace it"
+        if self._is_another(stat):
+            return f"runs another program now ({stat.comm})"
         return None
+
+    def runs_another_program(self) -> bool:
+        """Whether it is there, but has become another program by an exec (execve(2))."""
+        stat = self._stat()
+        return stat is not None and stat.state not in ("Z", "X") and self._is_another(stat)
 
     def resident(self) -> int | None:
         """Return resident memory in bytes, or None once the process is gone."""
@@ -100,6 +104,10 @@ class Process:
             return procfs.parse_stat(os.fsdecode((self._proc / "stat").read_bytes()))
         except (OSError, ValueError):
             return None
+
+    def _is_another(self, stat: procfs.Stat) -> bool:
+        # without privilege the kernel shows 0 for the stack
+        return bool(stat.start_stack) and (stat.start_time, stat.start_stack) != self._identity
 
     def _check_leader(self) -> None:
         with contextlib.suppress(OSError):

@@ -24,9 +24,11 @@ class Stack:
     frames: tuple[Frame, ...]
     locations: tuple[Location, ...]
     truncated: bool
+    slot: int
+    """Of its process; 0 for allocations of any process under no stack."""
 
 
-_UNFILED = Stack(frames=(), locations=(), truncated=True)
+_UNFILED = Stack(frames=(), locations=(), truncated=True, slot=0)
 
 
 class StackBook:
@@ -37,8 +39,8 @@ class StackBook:
     on it counts as the whole stack that it was.
     """
 
-    def __init__(self, process: TargetProcess, stacks: BpfMap, unwinder: Unwinder) -> None:
-        self._process = process
+    def __init__(self, stacks: BpfMap, unwinder: Unwinder) -> None:
+        self._processes: dict[int, _Code] = {}
         self._kernel = stacks
         self._unwinder = unwinder
         self._ids = [layout.STACK_ID_UNFILED]
@@ -46,11 +48,16 @@ class StackBook:
         self._numbers[layout.STACK_ID_UNFILED].append(layout.STACK_UNFILED)
         self._known: dict[int, Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
         self._whole_of: dict[int, int] = {}
-        self._asked: dict[int, tuple[int, ...]] = {}
+        self._asked: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._still_cut: set[int] = set()
-        # by code address: stacks have most of theirs in common, and are tuples of the same objects
-        self._places: dict[int, tuple[Location, Frame]] = {}
-        self._places_version = process.code_version
+
+    def add(self, slot: int, process: TargetProcess) -> None:
+        """Take in the stacks of one more process."""
+        self._processes[slot] = _Code(process)
+
+    def remove(self, slot: int) -> None:
+        """Take in no more stacks of a process: new ones stay unknown."""
+        self._processes.pop(slot, None)
 
     @property
     def known(self) -> Mapping[int, Stack]:
@@ -67,26 +74,22 @@ class StackBook:
 
         ``count`` is the highest number given away.
         """
-        self._forget_moved_code()
-        refreshed = False
+        for code in self._processes.values():
+            code.begin()
         while len(self._ids) <= count:
             number = len(self._ids)
             stack = self._kernel.lookup(number)
             if stack is None or not stack["id"]:  # its number is given away, but not it stored yet
                 break
-            stack_id = int(stack["id"])
+            stack_id, slot = int(stack["id"]), int(stack["slot"])
             self._ids.append(stack_id)
             self._numbers[stack_id].append(number)
-            if stack_id in self._known:
+            if stack_id in self._known or slot not in self._processes:
                 continue
             pcs, truncation = tuple(stack["pc"][: stack["depth"]].tolist()), int(stack["truncated"])
-            if not refreshed and not self._process.knows(self._unplaced(pcs)):
-                refreshed = True
-                self._process.refresh()
-                self._forget_moved_code()
-            self._add(stack_id, pcs, truncation)
+            self._add(stack_id, slot, pcs, truncation)
             if truncation == layout.ASKED:
-                self._asked[stack_id] = pcs
+                self._asked[stack_id] = slot, pcs
         self._complete()
 
     def whole(self, stack_id: int) -> int:
@@ -113,9 +116,9 @@ class StackBook:
             time.sleep(0.005)
 
     def _complete_one(self, stack_id: int) -> None:
-        inner = self._asked.pop(stack_id)
+        slot, inner = self._asked.pop(stack_id)
         rest = self._unwinder.completions.pop(stack_id, None)
-        if rest is None:
+        if rest is None or slot not in self._processes:
             self._still_cut.add(stack_id)
             return
         pcs, truncation = inner + rest.pcs, rest.truncation
@@ -123,30 +126,57 @@ class StackBook:
             pcs, truncation = pcs[: layout.STACK_DEPTH_MAX], layout.TRUNCATED
         if truncation != layout.WHOLE:
             self._still_cut.add(stack_id)
-        whole = id_of(pcs, truncation)
+        whole = id_of(slot, pcs, truncation)
         self._whole_of[stack_id] = whole
         if whole not in self._known:
-            self._add(whole, pcs, truncation)
+            self._add(whole, slot, pcs, truncation)
 
-    def _add(self, stack_id: int, pcs: tuple[int, ...], truncation: int) -> None:
-        new = self._unplaced(pcs)
-        for pc, location in zip(new, self._process.locate(new), strict=True):
-            self._places[pc] = location, _bare_frame(location)
-        places = [self._places[pc] for pc in pcs]
+    def _add(self, stack_id: int, slot: int, pcs: tuple[int, ...], truncation: int) -> None:
+        places = self._processes[slot].places(pcs)
         self._known[stack_id] = Stack(
             frames=tuple(frame for _, frame in places),
             locations=tuple(location for location, _ in places),
             truncated=truncation != layout.WHOLE,
+            slot=slot,
         )
 
-    def _unplaced(self, pcs: Iterable[int]) -> list[int]:
-        return [pc for pc in pcs if pc not in self._places]
+
+class _Code:
+    """Where the code addresses of one process lie, as tuples of the same objects.
+
+    Stacks have most of theirs in common.
+    """
+
+    def __init__(self, process: TargetProcess) -> None:
+        self._process = process
+        self._known: dict[int, tuple[Location, Frame]] = {}
+        self._version = process.code_version
+        self._refreshed = False
+
+    def begin(self) -> None:
+        """Allow for another look at the mappings: a tick needs one at most."""
+        self._refreshed = False
+        self._forget_moved_code()
+
+    def places(self, pcs: Sequence[int]) -> list[tuple[Location, Frame]]:
+        """Return where each address lies, and its frame without a name."""
+        if not self._refreshed and not self._process.knows(self._new(pcs)):
+            self._refreshed = True
+            self._process.refresh()
+            self._forget_moved_code()
+        new = self._new(pcs)
+        for pc, location in zip(new, self._process.locate(new), strict=True):
+            self._known[pc] = location, _bare_frame(location)
+        return [self._known[pc] for pc in pcs]
+
+    def _new(self, pcs: Iterable[int]) -> list[int]:
+        return [pc for pc in pcs if pc not in self._known]
 
     def _forget_moved_code(self) -> None:
         # read before locating: code that moves meanwhile is forgotten the next time
         version = self._process.code_version
-        if version != self._places_version:
-            self._places, self._places_version = {}, version
+        if version != self._version:
+            self._known, self._version = {}, version
 
 
 def _bare_frame(location: Location) -> Frame:

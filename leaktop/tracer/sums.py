@@ -35,11 +35,12 @@ def sites_of(
     counts: Mapping[int, Sequence[int]],
     held: Mapping[int, Held] | None,
     now_ns: int,
+    pids: Mapping[int, int],
 ) -> tuple[Site, ...]:
     """Return a row for each stack that holds something.
 
     ``counts`` has the fields of ``struct stack_stats`` by stack id; ``held``, where only blocks of
-    some age count, their sums. Times are CLOCK_MONOTONIC.
+    some age count, their sums. Times are CLOCK_MONOTONIC. ``pids``: of the processes, by slot.
     """
     sums: dict[int, _Sum] = {}
     for stack_id, (size, allocs, frees, oldest_ns, oldest_freed) in counts.items():
@@ -66,6 +67,7 @@ def sites_of(
             oldest_s=max(0.0, (now_ns - each.oldest_ns) * _NS),
             oldest_exact=each.oldest_exact,
             truncated=known[stack_id].truncated,
+            pid=pids.get(known[stack_id].slot),
         )
         for stack_id, each in sums.items()
         # counters are read while the program runs: a block may be in one of them only

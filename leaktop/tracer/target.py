@@ -123,8 +123,8 @@ class TargetProcess(Process):
         # a return address may lie just past the code of its mapping: the call lies inside
         mapping = self._mapped.at(address - 1)
         if mapping is None or not mapping.path:
-            return Location(address, None, FileOffset(0))
-        return Location.in_mapping(address, mapping, self._module(mapping))
+            return Location(address, None, FileOffset(0), self.pid)
+        return Location.in_mapping(address, mapping, self._module(mapping), self.pid)
 
     def _module(self, mapping: procfs.Mapping) -> Module:
         key = (mapping.device, mapping.inode, mapping.path)

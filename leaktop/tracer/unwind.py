@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -128,23 +129,42 @@ def _open_frames(module: Module, arch: Architecture) -> _Frames | None:
     return None if frames is None else _Frames(elf, frames)
 
 
-class Unwinder:
-    """The thread that answers, for one process."""
+class _Given:
+    """The rules that the kernel side has for one process. For the thread that answers."""
 
-    def __init__(
-        self, process: TargetProcess, program: Program, arch: Architecture, capacity: int
-    ) -> None:
-        self._process = process
+    def __init__(self, slot: int, process: TargetProcess) -> None:
+        self.slot = slot
+        self.process = process
+        self.code = process.code()
+        self.rules: dict[int, FrameRule] = {}
+
+    def key(self, pc: int) -> int:
+        """Return the kernel side's key of a code address: ``key_of`` (bpf/memleak.bpf.c)."""
+        return layout.key_of(self.slot, pc)
+
+    def changed_code(self) -> frozenset[tuple[int, int, int, str, int]]:
+        """Return what was mapped or unmapped since this was asked last."""
+        self.process.refresh()
+        code = self.process.code()
+        changed, self.code = code ^ self.code, code
+        return changed
+
+
+class Unwinder:
+    """The thread that answers, for all processes."""
+
+    def __init__(self, program: Program, arch: Architecture, capacity: int) -> None:
         self._program = program
         self._arch = arch
         self._registers = arch.registers
         self._book = CallFrameRules(arch)
         self._capacity = capacity
-        self._given: dict[int, FrameRule] = {}
-        self._kernel_pid = 0  # the process as the kernel side numbers it
+        self._given: dict[
+            int, _Given
+        ] = {}  # by slot; replaced as a whole, since two threads use it
+        self._count = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._code: frozenset[tuple[int, int, int, str, int]] = frozenset()
         self._refused = 0
         self.last_question = 0.0
         """time.monotonic() of the last question."""
@@ -157,11 +177,21 @@ class Unwinder:
 
     def start(self) -> None:
         """Begin to answer."""
-        self._code = self._process.code()
-        self._book.open((module for _, module in self._process.code_files()), _OPEN_S)
         self._program.open_questions()
         self._thread = threading.Thread(target=self._run, name="unwinder", daemon=True)
         self._thread.start()
+
+    def add(self, slot: int, process: TargetProcess) -> None:
+        """Answer for one more process; its files are opened ahead."""
+        self._book.open((module for _, module in process.code_files()), _OPEN_S)
+        self._given = self._given | {slot: _Given(slot, process)}
+
+    def remove(self, slot: int) -> None:
+        """Take back the rules of a process that is gone."""
+        given = self._given.get(slot)
+        if given is not None:
+            self._given = {each: known for each, known in self._given.items() if each != slot}
+            self._take_back(given, list(given.rules))
 
     def stop(self) -> None:
         """Stop answering; safe to call twice."""
@@ -200,11 +230,11 @@ class Unwinder:
                 self._take(question)
             if time.monotonic() - refreshed > _REFRESH_S:
                 refreshed = time.monotonic()
-                with contextlib.suppress(TracerError):
-                    self._drop_rules_of_changed_code()
+                for given in self._given.values():
+                    with contextlib.suppress(TracerError):
+                        self._drop_rules_of_changed_code(given)
 
     def _answer(self, question: np.void, stack: bytes) -> None:
-        self._kernel_pid = int(question["pid"])
         lost = int(question["lost"])
         frame = Frame(
             pc=int(question["pc"]),
@@ -215,63 +245,66 @@ class Unwinder:
             ),
         )
         image = StackImage(frame.sp, stack[: int(question["image_size"])])
+        given = self._given.get(int(question["slot"]))
         rest = None
         try:
-            with contextlib.suppress(OutsideImageError):
-                rest = walk_on(frame, image, self._give, self._registers)
+            if given is not None:
+                with contextlib.suppress(OutsideImageError):
+                    rest = walk_on(frame, image, partial(self._give, given), self._registers)
         finally:  # whoever waits for this one must not wait for ever
             if stack_id := int(question["stack_id"]):
                 if len(self.completions) >= _COMPLETIONS_MAX:
                     self.completions.pop(next(iter(self.completions)), None)
                 self.completions[stack_id] = rest
 
-    def _give(self, pc: int) -> FrameRule:
-        known = self._given.get(pc)
+    def _give(self, given: _Given, pc: int) -> FrameRule:
+        known = given.rules.get(pc)
         if known is not None:
             return known
-        rule = self._rule(pc)
-        if len(self._given) >= self._capacity:
+        rule = self._rule(given.process, pc)
+        if self._count >= self._capacity:
             self._refused += 1
             self._program.losses.update(_RULES_FULL, self._refused)
             return rule
-        key = (pc, self._kernel_pid, 0)
         value = (rule.cfa_offset, rule.load_offset, rule.base, rule.flags, _bytes(rule.slots))
-        self._program.frame_rules.update(key, value)
-        self._given[pc] = rule
+        self._program.frame_rules.update(given.key(pc), value)
+        given.rules[pc] = rule
+        self._count += 1
         return rule
 
-    def _rule(self, pc: int) -> FrameRule:
-        if not self._process.is_code(pc - 1):
-            self._process.refresh()
-            if not self._process.is_code(pc - 1):
+    def _rule(self, process: TargetProcess, pc: int) -> FrameRule:
+        if not process.is_code(pc - 1):
+            process.refresh()
+            if not process.is_code(pc - 1):
                 return UNKNOWN
-        location = self._process.locate([pc])[0]
+        location = process.locate([pc])[0]
         if location.module is None:
-            return self._rule_of_generated_code(pc)
+            return self._rule_of_generated_code(process, pc)
         return self._book.rule(location)
 
-    def _rule_of_generated_code(self, pc: int) -> FrameRule:
+    def _rule_of_generated_code(self, process: TargetProcess, pc: int) -> FrameRule:
         """Return the rule for code without a file: its frame pointer's, unless it says otherwise.
 
         Code that drops a fixed part of the stack and returns, as CPython's trampolines for perf do,
         says by that where its frame ends.
         """
-        follows = self._process.read_memory(pc, _EPILOGUE_BYTES)
+        follows = process.read_memory(pc, _EPILOGUE_BYTES)
         for epilogue, cfa_offset in self._arch.epilogues:
             if follows.startswith(epilogue):
                 return FrameRule(BASE_SP, cfa_offset=cfa_offset)
         return FRAME_POINTER
 
-    def _drop_rules_of_changed_code(self) -> None:
-        self._process.refresh()
-        code = self._process.code()
-        changed, self._code = code ^ self._code, code
-        if not changed:
-            return
-        for pc in list(self._given):
-            if any(start < pc <= end for start, end, *_ in changed):
-                del self._given[pc]
-                self._program.frame_rules.delete((pc, self._kernel_pid, 0))
+    def _drop_rules_of_changed_code(self, given: _Given) -> None:
+        changed = given.changed_code()
+        if changed:
+            gone = [pc for pc in given.rules if any(low < pc <= high for low, high, *_ in changed)]
+            self._take_back(given, gone)
+
+    def _take_back(self, given: _Given, pcs: Iterable[int]) -> None:
+        for pc in pcs:
+            del given.rules[pc]
+            self._count -= 1
+            self._program.frame_rules.delete(given.key(pc))
         self._epoch += 1
         self._program.epoch.update(0, self._epoch)
 

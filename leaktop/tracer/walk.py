@@ -128,10 +128,10 @@ def _interrupted(frame: Frame, image: StackImage, registers: Registers) -> Frame
     )
 
 
-def stack_id(pcs: tuple[int, ...], truncation: int) -> int:
+def stack_id(slot: int, pcs: tuple[int, ...], truncation: int) -> int:
     """Return the id that the kernel side gives a stack (``mix`` in bpf/unwind.bpf.h)."""
     mixed = _ID_SEED
-    for value in (*pcs, truncation):
+    for value in (slot, *pcs, truncation):
         mixed = (mixed ^ value) * _ID_FACTOR & _U64
         mixed ^= mixed >> 32
     return mixed if mixed >= _STACK_ID_FIRST else mixed + _STACK_ID_FIRST

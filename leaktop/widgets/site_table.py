@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import frame_that_matters, is_plumbing
-from leaktop.model import Frame, Site, SortKey
+from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.names import short_name
 from leaktop.widgets.frames import module_text, no_stack
 from leaktop.widgets.lines import LineBuilder
@@ -39,6 +39,9 @@ _COLUMNS = (
     Column("OLDEST", 9, SortKey.AGE),
 )
 _WIDE_COLUMNS = (*_COLUMNS, Column("ALLOCS", 9), Column("FREES", 9))
+_PROCESS = Column("PID", 9)
+_WIDE_PROCESS = Column("PROCESS", 26)
+_COMM = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Rows:
     innermost: bool = False
     """WHERE shows the innermost frame rather than the one that matters."""
     estimated: bool = False
+    processes: Mapping[int, Target] = field(default_factory=dict)
+    """By PID, where there are several: then each row says whose it is."""
     empty: str = ""
     """What to say where there are no sites."""
 
@@ -129,7 +134,11 @@ class SiteTable(RowsView):
 
     @property
     def _columns(self) -> tuple[Column, ...]:
-        return _WIDE_COLUMNS if self.size.width >= WIDE else _COLUMNS
+        wide = self.size.width >= WIDE
+        columns = _WIDE_COLUMNS if wide else _COLUMNS
+        if self._rows.processes:
+            return (*columns, _WIDE_PROCESS if wide else _PROCESS)
+        return columns
 
     def heading(self) -> Strip:
         """Draw the titles; the sort column carries an arrow."""
@@ -171,10 +180,21 @@ class SiteTable(RowsView):
             fmt.format_count(counters.allocs, estimated=mark),
             fmt.format_count(counters.frees, estimated=mark),
         ]
+        if self._rows.processes:
+            figures = [*figures[: len(self._columns) - 1], self._process(site)]
         for column, text in zip(self._columns, figures, strict=False):
             line.cell(text, column.width, right=True)
         self._put_names(line, site, plain=selected)
         return line.strip()
+
+    def _process(self, site: Site) -> str:
+        target = self._rows.processes.get(site.pid or 0)
+        if target is None:
+            return "-"
+        mark = "" if target.alive else "†"
+        if self.size.width < WIDE:
+            return f"{mark}{target.pid}"
+        return f"{fmt.clean(target.comm, _COMM)} {mark}{target.pid}"
 
     # On the cursor's own background the colours of the other text may not be readable.
     def _put_names(self, line: LineBuilder, site: Site, *, plain: bool) -> None:

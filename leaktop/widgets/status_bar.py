@@ -83,9 +83,15 @@ class StatusBar(LinesView):
         target = status.target if reading is None else reading.snapshot.target
         room = line.left - cell_len(state) - 2
         line.put(" leaktop ", self.style("title"))
-        line.put(f" {target.pid} ").put(fmt.clean(target.comm, 20), strong)
+        processes = () if reading is None else reading.snapshot.processes
+        if processes:
+            alive = sum(each.target.alive for each in processes)
+            line.put(f" {alive} of {len(processes)} processes ")
+        else:
+            line.put(f" {target.pid} ")
+        line.put(fmt.clean(target.comm, 20), strong)
         if reading is not None:
-            rss = "-" if target.rss is None else fmt.format_bytes(target.rss)
+            rss = _resident([each.target for each in processes] or [target])
             held = reading.snapshot.totals.bytes
             line.put("  rss ", dim).put(rss)
             line.put("  held ", dim)
@@ -161,6 +167,11 @@ def _state(status: Status) -> tuple[str, str]:
     if status.paused:
         return "[PAUSED]", "warn"
     return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
+
+
+def _resident(targets: Sequence[Target]) -> str:
+    known = [target.rss for target in targets if target.rss is not None]
+    return fmt.format_bytes(sum(known)) if known else "-"
 
 
 def _alerts(status: Status) -> list[tuple[str, str]]:

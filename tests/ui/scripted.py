@@ -59,7 +59,7 @@ LIBC = TracedLibrary(
         TracedFunction("mremap", why="nothing that the kernel emulates comes before rsp changes"),
     ),
 )
-TRACING = Tracing((LIBC,), "uprobe session links")
+TRACING = Tracing((LIBC,), way="uprobe session links")
 REFUSED = TracedFunction(
     "free",
     9,

@@ -8,11 +8,13 @@ import pytest
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
+from leaktop.model import Counters, ProcessState
 from leaktop.screens.help import HelpText
 from tests.ui.driving import Driver, make_app
 from tests.ui.scripted import (
     JEMALLOC,
     LIBC,
+    TARGET,
     TRACING,
     ScriptedSource,
     detail,
@@ -55,6 +57,19 @@ def _gone() -> ScriptedSource:
     source = _main()
     note = "leaky (4242) exited after 60 s"
     source.snapshots[-1] = snapshot(60.0, sites_at(60), note=note)
+    return source
+
+
+def _several() -> ScriptedSource:
+    pids = (4242, 4300, 4301)
+    targets = [replace(TARGET, pid=pid, alive=pid != 4301) for pid in pids]
+    shots = []
+    for t in range(50, 61):
+        sites = [replace(each, pid=pids[i % 3]) for i, each in enumerate(sites_at(t))]
+        states = tuple(ProcessState(each, Counters()) for each in targets)
+        shots.append(replace(snapshot(float(t), sites), processes=states))
+    source = leaky_source()
+    source.snapshots = shots
     return source
 
 
@@ -112,6 +127,7 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "help": (lambda: _main(lost={"truncated": 12}), _help, {}),
     "help_unnamed": (_unnamed, _help, {}),
     "help_probes": (_refused, _help_of_probes, {}),
+    "several": (_several, _second_row, {}),
     "refused": (_refused, _second_row, {}),
     "long_name": (_unnamed, _long_name, {}),
     "innermost": (_main, _innermost, {}),

@@ -77,7 +77,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def test_defaults() -> None:
     options = parsed()
     assert vars(options) == {
-        "pid": 123,
+        "pid": [123],
+        "name": None,
+        "follow": False,
         "min_size": 0,
         "max_size": UNLIMITED,
         "sample_rate": 1,

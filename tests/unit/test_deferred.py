@@ -21,12 +21,12 @@ def never() -> Source:
 
 def test_no_such_process_is_said_at_once() -> None:
     with pytest.raises(SourceError, match="4194304") as refused:
-        DeferredSource(4194304, never)
+        DeferredSource([4194304], never)
     assert refused.value.exit_code == NO_TARGET
 
 
 def test_nothing_is_made_before_it_starts() -> None:
-    source = DeferredSource(os.getpid(), never)
+    source = DeferredSource([os.getpid()], never)
     assert source.target == Target(os.getpid(), source.target.comm)
     assert source.end_descriptor is not None
     assert source.resolve([1], lines=False) == {}
@@ -41,7 +41,7 @@ def test_nothing_is_made_before_it_starts() -> None:
 
 def test_started_it_is_the_source_that_was_made() -> None:
     made = Scripted(snapshot(site()))
-    source = DeferredSource(os.getpid(), lambda: cast("Source", made))
+    source = DeferredSource([os.getpid()], lambda: cast("Source", made))
     source.start(lambda step: None)
     assert source.tracing is made.tracing
     assert source.snapshot().sites == snapshot(site()).sites
@@ -50,7 +50,7 @@ def test_started_it_is_the_source_that_was_made() -> None:
 
 def test_a_process_that_ended_meanwhile_is_not_traced() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        source = DeferredSource(process.pid, lambda: cast("Source", Scripted(snapshot(site()))))
+        source = DeferredSource([process.pid], lambda: cast("Source", Scripted(snapshot(site()))))
         process.kill()
     with pytest.raises(SourceError, match="exited before") as refused:
         source.start(lambda step: None)

@@ -13,7 +13,6 @@ from leaktop.tracer.probes import COOKIE_EXIT
 HEADER = re.sub(r"/\*.*?\*/", "", (BPF_SOURCE / "memleak.h").read_text(), flags=re.DOTALL)
 STRUCTURES = {
     "config": layout.CONFIG,
-    "place": layout.PLACE,
     "block": layout.BLOCK,
     "block_set": layout.BLOCK_SET,
     "stack_stats": layout.STACK_STATS,
@@ -21,7 +20,7 @@ STRUCTURES = {
     "frame_rule": layout.FRAME_RULE,
     "question": layout.QUESTION,
 }
-WIDTHS = {"u64": 8, "u32": 4, "s32": 4, "u8": 1}
+WIDTHS = {"u64": 8, "u32": 4, "s32": 4, "u16": 2, "u8": 1}
 
 
 def constants() -> dict[str, int]:
@@ -47,7 +46,7 @@ def fields(name: str) -> list[tuple[str, int, int]]:
     plain = [
         (field, WIDTHS[width], length_of(length) if length else 1)
         for width, field, length in re.findall(
-            r"(u64|u32|s32|u8|struct block) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
+            r"(u64|u32|s32|u16|u8|struct block) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
         )
     ]
     return plain + pairs  # in the one structure that has pairs they come last
@@ -107,6 +106,8 @@ def test_constants_are_the_same() -> None:
     assert known["STACK_UNFILED"] == layout.STACK_UNFILED
     assert known["SET_WAYS"] == layout.SET_WAYS
     assert known["ALLOCATORS_MAX"] == layout.ALLOCATORS_MAX
+    assert known["PROCESSES_MAX"] == layout.PROCESSES_MAX
+    assert known["KEY_SLOT_SHIFT"] == layout.KEY_SLOT_SHIFT
 
 
 def test_phases_are_the_same() -> None:

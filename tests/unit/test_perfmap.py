@@ -156,7 +156,7 @@ def test_damaged_maps_say_nothing_at_worst(listing: Path) -> None:
 
 def test_frames_of_code_in_no_file(listing: Path) -> None:
     listing.write_text("1000 b py::leak:/srv/leak.py\n2000 10 Interpreter\n")
-    symbolizer = Symbolizer(perf_map(listing))
+    symbolizer = Symbolizer({0: perf_map(listing)})
     places = [
         Location(0x100B, None, FileOffset(0)),
         Location(0x2001, Module("[anon:v8]"), FileOffset(0)),
@@ -172,7 +172,7 @@ def test_frames_of_code_in_no_file(listing: Path) -> None:
         assert (nothing.symbol, nothing.module) == (None, None)
     os.utime(listing, (0, 0))
     symbolizer.close()
-    late = Symbolizer(perf_map(listing, since=1.0))
+    late = Symbolizer({0: perf_map(listing, since=1.0)})
     late.frames(places, lines=False)
     late.close()
     assert late.problems() == {PATH: "is older than the process"}

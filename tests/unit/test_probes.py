@@ -7,7 +7,9 @@ from pathlib import Path
 from leaktop.elf import FileOffset
 from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import (
+    COOKIE_EXIT,
     COOKIE_PUSHED_SHIFT,
+    COOKIE_SLOT_SHIFT,
     Entry,
     Exit,
     Site,
@@ -151,7 +153,15 @@ def test_a_cookie_says_what_was_pushed_before_the_site() -> None:
     assert f"#define COOKIE_PUSHED_SHIFT {COOKIE_PUSHED_SHIFT}" in header
     (calloc,) = (function for function in table() if function.name == "calloc")
     (probe,) = probes_for([Traced(replace(calloc, exit=Exit.NONE), Site(FileOffset(3), pushed=2))])
-    assert probe.cookie == Entry.CALLOC.value | 2 << COOKIE_PUSHED_SHIFT
+    assert probe.cookie(0) == Entry.CALLOC.value | 2 << COOKIE_PUSHED_SHIFT
+
+
+def test_a_cookie_says_in_which_process_it_is() -> None:
+    header = (BPF_SOURCE / "memleak.h").read_text()
+    assert f"#define COOKIE_SLOT_SHIFT {COOKIE_SLOT_SHIFT}" in header
+    at_exit, at_entry = (each.cookie(7) for each in probes_for(traced(malloc=1)))
+    assert at_exit == COOKIE_EXIT | 7 << COOKIE_SLOT_SHIFT
+    assert at_entry == Entry.MALLOC.value | 7 << COOKIE_SLOT_SHIFT
 
 
 def test_probes_can_be_planned_from_an_iterator() -> None:

@@ -24,6 +24,7 @@ from leaktop.model import (
     Filters,
     Frame,
     Memory,
+    ProcessState,
     Refusal,
     Site,
     Snapshot,
@@ -226,6 +227,7 @@ def test_json_fields() -> None:
         "elapsed_s": 2.0,
         "mode": "user",
         "target": {"pid": 123, "comm": "leaky", "alive": True},
+        "targets": [],
         "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
         "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
         "rates": {"allocs_per_s": 500.0, "frees_per_s": 468.0, "bytes_per_s": 2048.0},
@@ -234,6 +236,7 @@ def test_json_fields() -> None:
         "stacks": [
             {
                 "id": "000000000000009f",
+                "pid": None,
                 "bytes": 160,
                 "count": 10,
                 "allocs": 13,
@@ -266,6 +269,39 @@ def test_json_fields() -> None:
             }
         ],
     }
+
+
+WORKER = Target(124, "worker\n", alive=False)
+SEVERAL = (
+    ProcessState(Target(123, "leaky"), Counters(160, 10, 13, 3)),
+    ProcessState(WORKER, Counters(0, 0, 5, 5), "exited"),
+)
+
+
+def test_json_of_several_processes() -> None:
+    found = document(reading(replace(site(), pid=124), processes=SEVERAL))
+    assert found["targets"] == [
+        {
+            **{"pid": 123, "comm": "leaky", "alive": True, "note": None},
+            **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3},
+        },
+        {
+            **{"pid": 124, "comm": "worker\n", "alive": False, "note": "exited"},
+            **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5},
+        },
+    ]
+    assert found["stacks"][0]["pid"] == 124
+
+
+def test_text_of_several_processes_says_whose_a_stack_is() -> None:
+    shown = reading(replace(site(), pid=124), processes=SEVERAL)
+    assert "from stack of 124 (worker?)\n" in text(shown, shown.snapshot.sites, {})
+
+
+def test_ready_line_of_several_processes() -> None:
+    processes = (Target(123, "leaky"), Target(124, "worker"), Target(125, "leaky"))
+    line = ready_line(processes[0], Tracing(processes=processes))
+    assert line.startswith("tracing 3 processes (leaky, worker): ")
 
 
 def test_json_of_other_values() -> None:

@@ -17,6 +17,7 @@ from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 from leaktop.tracer.walk import Rest, stack_id
 
+SLOT = 5
 CODE = range(0x1000, 0x2000)
 
 
@@ -47,7 +48,7 @@ class FakeMap:
 
     def add(self, key: int, pcs: tuple[int, ...], truncation: int) -> int:
         stack = np.zeros((), layout.STACK)
-        stack["id"] = key
+        stack["id"], stack["slot"] = key, SLOT
         stack["depth"], stack["truncated"] = len(pcs), truncation
         stack["pc"][: len(pcs)] = pcs
         self.stacks.append(stack.reshape(1)[0])
@@ -65,11 +66,8 @@ class FakeUnwinder:
 class Scene:
     def __init__(self) -> None:
         self.process, self.map, self.unwinder = FakeProcess(), FakeMap(), FakeUnwinder()
-        self.book = StackBook(
-            cast("TargetProcess", self.process),
-            cast("BpfMap", self.map),
-            cast("Unwinder", self.unwinder),
-        )
+        self.book = StackBook(cast("BpfMap", self.map), cast("Unwinder", self.unwinder))
+        self.book.add(SLOT, cast("TargetProcess", self.process))
 
     def learn(self) -> None:
         self.book.learn(len(self.map.stacks) - 1)
@@ -88,7 +86,7 @@ PCS = (0x1001, 0x1002, 0x1003)
 
 
 def test_a_whole_stack(scene: Scene) -> None:
-    key = scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
+    key = scene.map.add(stack_id(SLOT, PCS, WHOLE), PCS, WHOLE)
     scene.learn()
     assert scene.addresses(key) == PCS
     assert [frame.module for frame in scene.book.known[key].frames] == ["a.so"] * 3
@@ -99,7 +97,7 @@ def test_a_whole_stack(scene: Scene) -> None:
 
 
 def test_a_cut_stack_counts_as_the_whole_that_it_was(scene: Scene) -> None:
-    whole = scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
+    whole = scene.map.add(stack_id(SLOT, PCS, WHOLE), PCS, WHOLE)
     parts = [scene.map.add(0x77, PCS[:1], ASKED), scene.map.add(0x78, PCS[:2], ASKED)]
     scene.unwinder.completions = {0x77: Rest(PCS[1:], WHOLE), 0x78: Rest(PCS[2:], WHOLE)}
     scene.learn()
@@ -114,7 +112,7 @@ def test_the_whole_may_never_have_counted_itself(scene: Scene) -> None:
     scene.unwinder.completions[part] = Rest(PCS[1:], WHOLE)
     scene.learn()
     whole = scene.book.whole(part)
-    assert whole == stack_id(PCS, WHOLE)
+    assert whole == stack_id(SLOT, PCS, WHOLE)
     assert scene.addresses(whole) == PCS
     assert not scene.book.known[whole].truncated
 
@@ -135,7 +133,7 @@ def test_an_answer_may_come_later(scene: Scene) -> None:
     assert list(scene.book.cut) == [part]
     scene.unwinder.completions[part] = Rest(PCS[1:], WHOLE)
     scene.learn()
-    assert scene.book.whole(part) == stack_id(PCS, WHOLE)
+    assert scene.book.whole(part) == stack_id(SLOT, PCS, WHOLE)
     assert list(scene.book.cut) == []
 
 
@@ -153,7 +151,7 @@ def test_a_walk_that_ends_without_a_rule(scene: Scene) -> None:
     scene.unwinder.completions[part] = Rest(PCS[1:], TRUNCATED)
     scene.learn()
     whole = scene.book.whole(part)
-    assert whole == stack_id(PCS, TRUNCATED)
+    assert whole == stack_id(SLOT, PCS, TRUNCATED)
     assert scene.book.known[whole].truncated
     assert scene.addresses(whole) == PCS
     assert list(scene.book.cut) == [part]
@@ -165,13 +163,13 @@ def test_as_deep_as_the_kernel_goes(scene: Scene, rest: int, truncation: int) ->
     scene.unwinder.completions[part] = Rest((0x1005,) * rest, WHOLE)
     scene.learn()
     pcs = (PCS[0], *(0x1005,) * 126)
-    assert scene.book.whole(part) == stack_id(pcs, truncation)
+    assert scene.book.whole(part) == stack_id(SLOT, pcs, truncation)
     assert (list(scene.book.cut) == [part]) == (truncation == TRUNCATED)
 
 
 def test_new_code_is_looked_for(scene: Scene) -> None:
     pcs = (0x1001, 0x9001)
-    key = scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE)
+    key = scene.map.add(stack_id(SLOT, pcs, WHOLE), pcs, WHOLE)
     scene.learn()
     assert scene.process.refreshed == 1
     assert [frame.module for frame in scene.book.known[key].frames] == ["a.so", "b.so"]
@@ -179,7 +177,7 @@ def test_new_code_is_looked_for(scene: Scene) -> None:
 
 def test_what_stacks_have_in_common_is_held_once(scene: Scene) -> None:
     one, other = (0x1001, 0x1002), (0x1003, 0x1002)
-    keys = [scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE) for pcs in (one, other)]
+    keys = [scene.map.add(stack_id(SLOT, pcs, WHOLE), pcs, WHOLE) for pcs in (one, other)]
     scene.learn()
     first, second = (scene.book.known[key] for key in keys)
     assert first.frames[1] is second.frames[1]
@@ -187,12 +185,12 @@ def test_what_stacks_have_in_common_is_held_once(scene: Scene) -> None:
 
 
 def test_code_that_moved_is_located_anew(scene: Scene) -> None:
-    scene.map.add(stack_id(PCS, WHOLE), PCS, WHOLE)
+    scene.map.add(stack_id(SLOT, PCS, WHOLE), PCS, WHOLE)
     scene.learn()
     scene.process.library = Module("/lib/c.so")
     scene.process.code_version += 1
     pcs = PCS[:2]
-    key = scene.map.add(stack_id(pcs, WHOLE), pcs, WHOLE)
+    key = scene.map.add(stack_id(SLOT, pcs, WHOLE), pcs, WHOLE)
     scene.learn()
     assert [frame.module for frame in scene.book.known[key].frames] == ["c.so", "c.so"]
 

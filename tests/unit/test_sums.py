@@ -14,7 +14,8 @@ from leaktop.tracer.sums import sites_of
 NOW = 10_000_000_000
 WHOLE_OF = {11: 10, 12: 10, 21: 20}
 KNOWN = {
-    key: Stack((Frame(key),), (), truncated=key in (20, 21)) for key in (10, 11, 12, 20, 21, 30)
+    key: Stack((Frame(key),), (), truncated=key in (20, 21), slot=3)
+    for key in (10, 11, 12, 20, 21, 30)
 }
 STACKS = cast(
     "StackBook",
@@ -27,7 +28,7 @@ def row(size: int, allocs: int, frees: int, oldest_s: float, *, freed: bool = Fa
 
 
 def rows(counts: dict[int, list[int]], held: dict[int, Held] | None = None) -> dict[int, Site]:
-    return {site.stack_id: site for site in sites_of(STACKS, counts, held, NOW)}
+    return {site.stack_id: site for site in sites_of(STACKS, counts, held, NOW, {3: 1234})}
 
 
 def test_one_id() -> None:
@@ -35,6 +36,7 @@ def test_one_id() -> None:
     assert site.counters == Counters(640, 10, 12, 2)
     assert (site.oldest_s, site.oldest_exact, site.truncated) == (1.5, True, False)
     assert site.frames == (Frame(30),)
+    assert site.pid == 1234
 
 
 def test_parts_count_as_their_whole() -> None:

@@ -173,12 +173,13 @@ def mix(value: int, other: int) -> int:
 @pytest.mark.parametrize("pcs", [(), (1,), (0x7F0000001234, 0x401000), (2**64 - 1,) * 127])
 @pytest.mark.parametrize("truncation", [WHOLE, TRUNCATED])
 def test_ids_are_the_kernel_s(pcs: tuple[int, ...], truncation: int) -> None:
-    expected = 0x243F6A8885A308D3
+    expected = mix(0x243F6A8885A308D3, 3)
     for pc in pcs:
         expected = mix(expected, pc)
-    assert stack_id(pcs, truncation) == mix(expected, truncation)
+    assert stack_id(3, pcs, truncation) == mix(expected, truncation)
 
 
 def test_ids_depend_on_order_and_on_the_end() -> None:
     stacks = [((1, 2), WHOLE), ((2, 1), WHOLE), ((1, 2), TRUNCATED), ((1,), WHOLE), ((), WHOLE)]
-    assert len({stack_id(*each) for each in stacks}) == len(stacks)
+    ids = {stack_id(slot, *each) for each in stacks for slot in (1, 2)}
+    assert len(ids) == 2 * len(stacks)  # and on the process
