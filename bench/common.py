@@ -183,11 +183,11 @@ def memleak(pid: int, *arguments: str) -> Iterator[Tracer]:
 
 
 @contextmanager
-def floor(pid: int) -> Iterator[Tracer]:
+def floor(pid: int, *options: str) -> Iterator[Tracer]:
     """Attach empty programs where leaktop attaches its own, the same way; see bench/floor.py."""
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, HERE / "floor.py", str(pid)], stdout=subprocess.PIPE, text=True
+        [sys.executable, HERE / "floor.py", str(pid), *options], stdout=subprocess.PIPE, text=True
     )
     with _ending(process):
         wait_for_line(process.stdout, "ready")

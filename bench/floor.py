@@ -1,44 +1,36 @@
 """Put empty programs on malloc and free of a process, where and how leaktop would put its own.
 
-Usage: python bench/floor.py PID. What tracing costs with these is what the kernel's probes cost
-alone, and no program on them can cost less. Prints ``ready``; detaches on SIGINT.
+Usage: python bench/floor.py PID [--skip-returns]. What tracing costs with these is what the
+kernel's probes cost alone, and no program on them can cost less. Prints ``ready``; detaches on
+SIGINT.
 """
 
 import contextlib
 import os
 import signal
+import struct
 import sys
 
-from common import HEADERS
-
+from leaktop.tracer import kernel
 from leaktop.tracer.allocators import Choice, find_allocators
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import attacher, best_way
+from leaktop.tracer.attach import Place, attacher, best_way
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import TargetProcess
 
 
 class EmptyPrograms:
-    """Stands in for ``leaktop.tracer.loader.Program``: whatever is asked for does nothing.
+    """Stands in for ``leaktop.tracer.loader.Program``: whatever is asked for returns a constant.
 
-    What it returns is 0, which at the entry of a session asks for its return as well.
+    0 at the entry of a session asks for its return as well, 1 skips it.
     """
 
-    def __init__(self) -> None:
-        os.environ["BCC_KERNEL_SOURCE"] = str(HEADERS)
-        self._loaded: dict[tuple[str, int], tuple[object, int]] = {}
+    def __init__(self, value: int) -> None:
+        self._code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, value, 0x95, 0, 0, 0)  # r0 = …; exit
 
     def load(self, function: str, attach_type: int) -> int:
         """See Program.load."""
-        import bcc  # noqa: PLC0415
-
-        if (function, attach_type) not in self._loaded:
-            program = bcc.BPF(text=f"int {function}(void *context) {{ return 0; }}")
-            loaded = program.load_func(
-                function.encode(), bcc.BPF.KPROBE, attach_type=attach_type or -1
-            )
-            self._loaded[function, attach_type] = program, int(loaded.fd)
-        return self._loaded[function, attach_type][1]
+        return kernel.load_program(self._code, attach_type, function)
 
 
 def main() -> None:
@@ -48,11 +40,12 @@ def main() -> None:
     process = TargetProcess(int(sys.argv[1]))
     process.refresh()
     links = []
-    way = attacher(best_way(arch), EmptyPrograms(), arch)  # type: ignore[arg-type]
+    programs = EmptyPrograms(int("--skip-returns" in sys.argv))
+    way = attacher(best_way(), programs, arch)  # type: ignore[arg-type]
     for allocator in find_allocators(process, Choice(), (), lambda step: None):
         path = f"/proc/self/fd/{allocator.module.fileno()}"
         wanted = [each for each in allocator.functions if each.function.name in ("malloc", "free")]
-        links += way.attach(path, process.pid, list(probes_for(wanted)))
+        links += way.attach(path, Place(process.pid, 1), list(probes_for(wanted)))
     print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -39,6 +39,7 @@ TRACERS: dict[str, Tracing] = {
     "leaktop": leaktop,
     "memleak": memleak,
     "empty probes": floor,
+    "empty probes, returns skipped": lambda pid: floor(pid, "--skip-returns"),
     "leaktop -s 100": lambda pid: leaktop(pid, "-s", "100"),
     "leaktop --probe-at-entry": lambda pid: leaktop(pid, "--probe-at-entry"),
 }
@@ -85,6 +86,14 @@ def say_depth(run: Run, samples: Samples, where: str) -> None:
             samples.ratio("leaktop -s 100", "leaktop"),
             target=0.55,
             parts=samples.parts("leaktop -s 100", "leaktop"),
+        )
+    )
+    skipped = "empty probes, returns skipped"
+    run.say(
+        Figure(
+            f"pair, {where}: {skipped} / unsampled",
+            samples.ratio(skipped, "leaktop"),
+            parts=samples.parts(skipped, "leaktop"),
         )
     )
     for name in TRACERS:

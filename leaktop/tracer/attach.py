@@ -24,15 +24,13 @@ from threading import Thread
 from typing import Protocol
 
 from leaktop.model import TracedFunction
-from leaktop.tracer import TracerError
+from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
 from leaktop.tracer.probes import Exit, Probe, Traced, probes_for
 from leaktop.tracer.process import NO_TARGET
 
-BPF_PROG_LOAD = 5
 BPF_LINK_CREATE = 28
-BPF_PROG_TYPE_KPROBE = 2
 BPF_PERF_EVENT = 41
 BPF_TRACE_UPROBE_MULTI = 48
 BPF_TRACE_UPROBE_SESSION = 57
@@ -52,8 +50,6 @@ OTHER_PLACES_MAX = 3
 """Other places of a function that are tried, each once."""
 _RETRY_STEP_S = 0.02
 _FOR_THE_MOMENT = (errno.EINVAL, errno.EBUSY, errno.EAGAIN, errno.EINTR)
-
-_libc = ct.CDLL(None, use_errno=True)
 
 
 class Way(Enum):
@@ -123,9 +119,8 @@ class MultiLink:
 
     all_at_once = True
 
-    def __init__(self, program: Program, arch: Architecture, *, sessions: bool) -> None:
+    def __init__(self, program: Program, *, sessions: bool) -> None:
         self._program = program
-        self._arch = arch
         self._sessions = sessions
 
     def attach(self, path: str, place: Place, probes: Sequence[Probe]) -> list[int]:
@@ -153,8 +148,7 @@ class MultiLink:
             multi_flags=BPF_F_UPROBE_MULTI_RETURN if first.is_return_probe else 0,
             pid=place.pid,
         )
-        size = ct.sizeof(attributes)
-        return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(attributes), size)
+        return kernel.bpf(BPF_LINK_CREATE, attributes)
 
 
 class PerfEvents:
@@ -189,7 +183,7 @@ class PerfEvents:
             config1=ct.addressof(name),
             config2=probe.offset,
         )
-        event = _syscall(
+        event = kernel.system_call(
             self._arch.sys_perf_event_open,
             ct.byref(attributes),
             place.pid,
@@ -204,12 +198,12 @@ class PerfEvents:
                 attach_type=BPF_PERF_EVENT,
                 cookie=probe.cookie(place.slot),
             )
-            return _syscall(self._arch.sys_bpf, BPF_LINK_CREATE, ct.byref(link), ct.sizeof(link))
+            return kernel.bpf(BPF_LINK_CREATE, link)
         finally:
             os.close(event)  # the link holds it
 
 
-def best_way(arch: Architecture) -> Way:
+def best_way() -> Way:
     """Return the best way to attach that this kernel has, found by trying.
 
     Raises TracerError where the environment names one that there is not.
@@ -221,7 +215,7 @@ def best_way(arch: Architecture) -> Way:
         names = ", ".join(way.name.lower() for way in Way)
         raise TracerError(f"{WAY_VARIABLE}={wanted!r} is no way to attach: {names}")
     for way, attach_type in _LINKS.items():
-        if _knows(arch, attach_type):
+        if _knows(attach_type):
             return way
     return Way.PERF
 
@@ -230,24 +224,16 @@ def attacher(way: Way, program: Program, arch: Architecture) -> Attacher:
     """Return what attaches a program's probes that way; see ``best_way``."""
     if way is Way.PERF:
         return PerfEvents(program, arch)
-    return MultiLink(program, arch, sessions=way is Way.SESSION)
+    return MultiLink(program, sessions=way is Way.SESSION)
 
 
-def _knows(arch: Architecture, attach_type: int) -> bool:
+def _knows(attach_type: int) -> bool:
     """Whether the kernel has a kind of link.
 
     One that does looks at the path before it refuses, and a folder is no file to probe: EBADF. One
     that does not refuses the program or the kind of link.
     """
-    code, license_ = ct.create_string_buffer(RETURN_0, len(RETURN_0)), ct.c_char_p(b"GPL")
     name, offsets = ct.create_string_buffer(b"/"), (ct.c_uint64 * 1)()
-    load = _ProgramLoad(
-        prog_type=BPF_PROG_TYPE_KPROBE,
-        count=len(RETURN_0) // 8,
-        code=ct.addressof(code),
-        license=ct.cast(license_, ct.c_void_p).value,
-        expected_attach_type=attach_type,
-    )
     link = _LinkCreate(
         attach_type=attach_type,
         path=ct.addressof(name),
@@ -255,11 +241,11 @@ def _knows(arch: Architecture, attach_type: int) -> bool:
         count=1,
     )
     try:
-        link.prog_fd = _syscall(arch.sys_bpf, BPF_PROG_LOAD, ct.byref(load), ct.sizeof(load))
+        link.prog_fd = kernel.load_program(RETURN_0, attach_type, "nothing")
     except OSError:
         return False
     try:
-        _syscall(arch.sys_bpf, BPF_LINK_CREATE, ct.byref(link), ct.sizeof(link))
+        kernel.bpf(BPF_LINK_CREATE, link)
     except OSError as error:
         return error.errno == errno.EBADF
     finally:
@@ -354,33 +340,6 @@ def _patiently(attach: Callable[[], list[int]], seconds: float) -> list[int]:
             if error.errno not in _FOR_THE_MOMENT or time.monotonic() > until:
                 raise
         time.sleep(_RETRY_STEP_S)
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(ct.c_long(number), *arguments))
-    if result < 0:
-        reason = ct.get_errno()
-        raise OSError(reason, os.strerror(reason))
-    return result
-
-
-class _ProgramLoad(ct.Structure):
-    """``union bpf_attr`` of BPF_PROG_LOAD as far as it matters here (include/uapi/linux/bpf.h)."""
-
-    _fields_ = [
-        ("prog_type", ct.c_uint32),
-        ("count", ct.c_uint32),
-        ("code", ct.c_uint64),
-        ("license", ct.c_uint64),
-        ("log_level", ct.c_uint32),
-        ("log_size", ct.c_uint32),
-        ("log_buf", ct.c_uint64),
-        ("kern_version", ct.c_uint32),
-        ("prog_flags", ct.c_uint32),
-        ("prog_name", ct.c_char * 16),
-        ("prog_ifindex", ct.c_uint32),
-        ("expected_attach_type", ct.c_uint32),
-    ]
 
 
 class _LinkCreate(ct.Structure):

@@ -177,7 +177,7 @@ class LiveSource:
         for member in members:
             member.find(progress)
         progress("compiling the BPF program")
-        way = self._way = best_way(arch)
+        way = self._way = best_way()
         program = self._program = Program(self._capacity, sessions=way is Way.SESSION)
         unwinder = Unwinder(program, arch, self._capacity.rules)
         stacks = StackBook(program.stacks, unwinder)
