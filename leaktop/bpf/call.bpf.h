@@ -87,18 +87,6 @@ static __always_inline int is_inside(struct thread *thread, const struct config 
 	return is_called_from(thread, settings, ctx, sp, call->sp);
 }
 
-/* What a block of this size counts: 0 where the filters or the sampling leave it out. */
-static __always_inline u32 weight_of(u64 size, const struct config *settings)
-{
-	u64 rate = settings->sample_rate;
-
-	if (size < settings->min_size || size > settings->max_size)
-		return 0;
-	if (rate > 1 && bpf_get_prandom_u32() * rate >> 32)
-		return 0;
-	return rate;
-}
-
 /* Hold again what a realloc or mremap took out whose end was not seen, unless its address is
  * another's by now. False where it is not held. */
 static __always_inline int hold_old(const struct thread *thread)

@@ -28,18 +28,7 @@
  * (kernel commit 6ae08ae3dea2). That is 0.1 s a call at start-up. */
 static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
 
-/* Live settings. key: a process's slot, value: struct config. */
-BPF_ARRAY(config, struct config, PROCESSES_MAX);
-/* Losses by name. key: enum loss, value: how often. */
-BPF_ARRAY(losses, u64, LOSS_COUNT);
-
-static __always_inline void lose(u32 loss)
-{
-	u64 *count = losses.lookup(&loss);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
+#include "settings.bpf.h"
 
 /* The key of an address in the process of a slot. */
 static __always_inline u64 key_of(u32 slot, u64 address)
@@ -54,9 +43,11 @@ static __always_inline u64 whole_pages(u64 length)
 
 #include "thread.bpf.h"
 
+#include "stacks.bpf.h"
+
 #include "unwind.bpf.h"
 
-#include "stacks.bpf.h"
+#include "shapes.bpf.h"
 
 #include "blocks.bpf.h"
 
@@ -311,7 +302,7 @@ int on_walk(struct pt_regs *ctx)
 	end_stack(thread, came_to);
 	if (settings->phase != PHASE_COUNT)	/* only so that its rules are there by then */
 		return 0;
-	stack = number_of(thread);
+	stack = number_of(&thread->stack);
 	if (stack == STACK_UNFILED)
 		lose(LOST_STACKS_FULL);
 	else

@@ -1,5 +1,4 @@
-/* Stacks by number: what they are, what they have done, and which one a call has without walking.
- * Part of memleak.bpf.c. */
+/* Stacks by number: what they are, and what they have done. Part of every BPF program. */
 
 /* Frames, written once, before the stack's number is known to anyone. key: number, value: the
  * stack; all zero under STACK_UNFILED. */
@@ -10,77 +9,20 @@ BPF_F_TABLE("array", u32, struct stack_stats, stack_stats, STACKS_MAX + 1, BPF_F
 BPF_F_TABLE("array", u32, u64, stack_count, 1, BPF_F_MMAPABLE);
 /* Numbers of whole stacks and of those that cannot be completed. key: id, value: number. */
 BPF_TABLE("hash", u64, u32, stack_numbers, STACKS_MAX);
-/* The shapes of stacks met last. key: a mix of pc and sp, value: the last one met there; torn where
- * two CPUs write it at once, which its check tells as it tells any other stack. */
-BPF_ARRAY(shapes, struct shape, SHAPES);
 
-/* The mix of a view's words that a shape goes by. Its terms do not wait for each other. */
-static __always_inline u64 check_of(const struct thread *thread, const struct shape *shape)
+#define STACK_ID_SEED 0x243f6a8885a308d3ULL	/* what an id is mixed from */
+
+/* A step of a stack's id, a 64-bit mix of its return addresses. Unlike the buckets of a
+ * stack-trace map, any two of 16,384 stacks share an id with a probability of 1 in 10^11. */
+static __always_inline u64 mix(u64 id, u64 value)
 {
-	u64 sum = (u64)shape->stack << 32 ^ shape->slot, factor = 0x9e3779b97f4a7c15ULL;
-	u64 count = shape->count;
-
-	sum += ((u64)shape->epoch << 32 ^ (u64)shape->truncated << 16 ^ shape->end) * factor;
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < SHAPE_WORDS_MAX && i < count; i++) {	/* bound: the array's size */
-		u32 word = shape->words[i];
-		u64 value;
-
-		if (word >= VIEW_WORDS)
-			return 0;
-		value = (thread->view[word] + word) * 0xbf58476d1ce4e5b9ULL;
-		factor += 0x3c6ef372fe94f82aULL;	/* even: stays odd */
-		sum += (value ^ value >> 32) * factor;
-	}
-	return sum;
+	id = (id ^ value) * 0x9e3779b97f4a7c15ULL;
+	return id ^ id >> 32;
 }
 
-static __always_inline u32 shape_index(u64 pc, u64 sp)
+/* Number of a stack, given to it here where the stack is new. STACK_UNFILED where there is no room. */
+static __always_inline u32 number_of(struct stack *stack)
 {
-	return mix(pc, sp) & (SHAPES - 1);
-}
-
-/* Number of the stack that begins at `pc` and `sp`, where that can be told from its shape: then
- * every word that decided it when it was walked is the same now. STACK_UNFILED where not. */
-static __always_inline u32 known_stack(struct thread *thread, u64 pc, u64 sp, u32 *truncated)
-{
-	u32 stack, index = shape_index(pc, sp);
-	struct shape *shape = shapes.lookup(&index);
-	u64 bytes;
-
-	if (!shape || shape->pc != pc || shape->sp != sp)
-		return STACK_UNFILED;
-	bytes = shape->end > SAVED_REGISTERS ? (shape->end - SAVED_REGISTERS) * sizeof(u64) : 0;
-	if (shape->slot != thread->slot || shape->epoch != epoch_now())
-		return STACK_UNFILED;
-	if (bytes > VIEW_STACK_BYTES ||
-	    read_user(&thread->view[SAVED_REGISTERS], bytes, (void *)sp))
-		return STACK_UNFILED;
-	stack = shape->stack;
-	*truncated = shape->truncated;
-	return check_of(thread, shape) == shape->check ? stack : STACK_UNFILED;
-}
-
-/* Keep the shape of the stack that was just walked. */
-static __always_inline void keep_shape(struct thread *thread, u32 stack)
-{
-	struct shape *shape = &thread->shape;
-	u32 index = shape_index(shape->pc, shape->sp);
-
-	if (shape->count > SHAPE_WORDS_MAX)
-		return;
-	shape->slot = thread->slot;
-	shape->stack = stack;
-	shape->truncated = thread->stack.truncated;
-	shape->check = check_of(thread, shape);
-	shapes.update(&index, shape);
-}
-
-/* Number of thread->stack, given to it here where the stack is new. STACK_UNFILED where there is no
- * room. */
-static __always_inline u32 number_of(struct thread *thread)
-{
-	struct stack *stack = &thread->stack;
 	u32 zero = 0, number, *known;
 	u64 *given;
 
@@ -134,4 +76,16 @@ static __always_inline void count_free(const struct block *block, u64 bytes, int
 		__sync_fetch_and_add(&stats->frees, block->weight);
 	}
 	__sync_fetch_and_add(&stats->bytes, -(bytes * block->weight));
+}
+
+/* What was one block is `pieces` of them, each with the block's weight. */
+static __always_inline void count_pieces(const struct block *block, u64 pieces)
+{
+	u32 stack = block->stack;
+	struct stack_stats *stats = stack_stats.lookup(&stack);
+
+	if (!pieces)
+		count_free(block, 0, 1);
+	else if (stats)
+		__sync_fetch_and_add(&stats->allocs, (pieces - 1) * block->weight);
 }

@@ -174,14 +174,6 @@ static __always_inline int ask(struct thread *thread, const struct walk *walk, u
 	return 1;
 }
 
-/* A step of a stack's id, a 64-bit mix of its return addresses. Unlike the buckets of a
- * stack-trace map, any two of 16,384 stacks share an id with a probability of 1 in 10^11. */
-static __always_inline u64 mix(u64 id, u64 value)
-{
-	id = (id ^ value) * 0x9e3779b97f4a7c15ULL;
-	return id ^ id >> 32;
-}
-
 static __always_inline u32 epoch_now(void)
 {
 	u32 zero = 0;
@@ -228,7 +220,7 @@ static __always_inline void begin_stack(struct thread *thread, u64 pc, u64 sp)
 	begin_walk(thread, pc, sp);
 	thread->shape.pc = thread->walk.pc = pc;
 	thread->shape.sp = thread->walk.sp = sp;
-	thread->walk.id = mix(0x243f6a8885a308d3ULL, thread->slot);
+	thread->walk.id = mix(STACK_ID_SEED, thread->slot);
 	thread->stack.slot = thread->slot;
 	thread->stack.depth = 0;
 	thread->stack.truncated = TRUNCATED;
