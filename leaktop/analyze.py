@@ -81,12 +81,15 @@ def _count(site: Site) -> int:
     return site.counters.count
 
 
-def haystack(frames: Sequence[Frame], process: Target | None = None) -> str:
+def haystack(
+    frames: Sequence[Frame], process: Target | None = None, cache: str | None = None
+) -> str:
     """Return the text that a filter searches: each name, module and place, one a line.
 
-    Of one of several processes first its name and PID.
+    Of one of several processes first its name and PID; of a slab cache its name.
     """
     lines = [f"{process.comm} {process.pid}"] if process is not None else []
+    lines += [cache] if cache else []
     for frame in frames:
         lines.append(frame.symbol or hex(frame.address))
         if frame.module:

@@ -70,6 +70,14 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
     add("-p", "--pid", type=_pids, metavar="PID[,PID...]", help="the process, or several")
     add("--name", metavar="NAME", help="all processes of this name, also those still to come")
     add("--follow", action="store_true", help="also the processes that these start")
+    add("-k", "--kernel", action="store_true", help="the kernel; with -p what it does for PID")
+    add("--percpu", action="store_true", help="with -k: per-CPU memory too")
+    add(
+        "--wa-missing-free",
+        action="store_true",
+        help="with -k: a new block at the address of one that is held is the free that was not "
+        "seen, and no loss",
+    )
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
         "-Z",
@@ -161,6 +169,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    _check_kernel(parser, options)
     if options.command and options.pid is not None:
         parser.error("give a process (-p PID) or a command, not both")
     if options.command:
@@ -174,13 +183,34 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("give processes by PID (-p) or by name (--name), not both")
     if options.name == "":
         parser.error("--name needs a name, as ps -e shows it")
-    if options.pid is None and options.name is None:
+    if options.pid is None and options.name is None and not options.kernel:
         parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
             "bytes; exchange them"
         )
+
+
+def _check_kernel(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    of_kernel = {"--percpu": options.percpu, "--wa-missing-free": options.wa_missing_free}
+    of_processes = {
+        "--name": options.name is not None,
+        "--follow": options.follow,
+        "-O": options.object is not None,
+        "--symbols-prefix": options.symbols_prefix is not None,
+        "--probe-at-entry": options.probe_at_entry,
+    }
+    for name, given in of_kernel.items():
+        if given and not options.kernel:
+            parser.error(f"{name} is about the kernel's memory: leaktop -k {name}")
+    for name, given in of_processes.items():
+        if given and options.kernel:
+            parser.error(f"{name} is about processes' own memory, not the kernel's (-k)")
+    if options.kernel and options.command:
+        parser.error("-k takes no command; what the kernel does for a process: leaktop -k -p PID")
+    if options.kernel and options.pid is not None and len(options.pid) > 1:
+        parser.error("-k takes one process at most: leaktop -k -p PID")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -247,6 +277,8 @@ def _live_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
     from leaktop.tracer.finder import Finders, Named, Offspring  # noqa: PLC0415
 
+    if options.kernel:
+        return DeferredSource(options.pid or (), lambda: _kernel_source(options), kernel=True)
     pids, finders = options.pid, Finders()
     if options.name is not None:
         finders.add(Named(options.name))
@@ -269,6 +301,16 @@ def _live_source(options: argparse.Namespace) -> Source:
         return LiveSource(pids, _filters(options), capacity, choice, finders)
 
     return DeferredSource(pids, make)
+
+
+def _kernel_source(options: argparse.Namespace) -> Source:
+    from leaktop.tracer.kmem import KernelSource, Scope  # noqa: PLC0415
+    from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+
+    pid = options.pid[0] if options.pid else None
+    scope = Scope(pid, options.percpu, options.wa_missing_free)
+    capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+    return KernelSource(_filters(options), scope, capacity)
 
 
 def _run_batch(source: Source, options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ loaded them.
 """
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,24 @@ class KernelSymbols:
             self._rest_until = time.monotonic() + _REST_S
             found = self._look_up(address)
         return found
+
+    def ranges(self, names: re.Pattern[bytes]) -> list[tuple[int, int]]:
+        """Return where the code begins and ends of the kernel's own functions with such names.
+
+        Marks of compiler clones (``.isra.0``) are not part of a name.
+        """
+        if not len(self):
+            self._read()
+        line = re.compile(
+            rb"^([0-9a-f]{16}) [%s] (?:%s)(?:\.[\w.]+)?$" % (_CODE, names.pattern), re.MULTILINE
+        )
+        starts = sorted({int(found[1], 16) for found in line.finditer(self._text)} - {0})
+        behind = np.searchsorted(self._starts, np.array(starts, np.uint64), side="right")
+        return [
+            (start, int(self._starts[index]))
+            for start, index in zip(starts, behind.tolist(), strict=True)
+            if index < len(self._starts)
+        ]
 
     def _read(self) -> None:
         try:

@@ -50,13 +50,18 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The process that is traced."""
+    """The process that is traced, or the kernel as a whole: KERNEL."""
 
     pid: int
+    """0 of the kernel."""
     comm: str
     alive: bool = True
     rss: int | None = None
     """Resident bytes; None once the process is gone."""
+
+
+KERNEL = Target(0, "kernel")
+"""The kernel, whoever it works for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ class Site:
     """The stack could not be followed to its outermost frame."""
     pid: int | None = None
     """Of the process that made the calls; None where several have their blocks under no stack."""
+    cache: str | None = None
+    """Name of the kernel's slab cache that its blocks are of; None where there is none, or the
+    kernel does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,10 @@ class Tracing:
     """Where more than one process is traced, each of them."""
     way: str = ""
     """How probes are attached, for people."""
+    tracepoints: tuple[str, ...] = ()
+    """Events of the kernel, where that is what is traced: ``kmem:kfree``."""
+    left_out: tuple[str, ...] = ()
+    """What of the kernel's is not done, and why."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -180,6 +192,16 @@ class ProcessState:
 
 
 @dataclass(frozen=True, slots=True)
+class System:
+    """The host's memory as the kernel itself counts it; bytes."""
+
+    available: int
+    """What programs could still get without swapping (``MemAvailable``)."""
+    slab: int
+    """What slab caches hold (``Slab``)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one tick read, at one moment."""
 
@@ -203,6 +225,13 @@ class Snapshot:
     """Functions that should be traced and are not: without them the figures are wrong."""
     processes: tuple[ProcessState, ...] = ()
     """Where more than one process is or was traced, each of them, in order of appearance."""
+    system: System | None = None
+    """The host's memory, where it is the kernel that is traced; None in a process."""
+
+    @property
+    def mode(self) -> str:
+        """Whose allocations these are: ``user``, a process's own, or ``kernel``."""
+        return "user" if self.system is None else "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,5 +282,6 @@ LOSSES: Mapping[str, str] = {
     "mapping_ends_full": "mappings whose tail cannot be matched: the table of ends was full",
     "unread_results": "posix_memalign results that could not be read",
     "rules_full": "code addresses that found no room for their call-frame rule",
+    "missed_events": "kernel events not seen: they came while another BPF program was running",
 }
 """Every way to lose something, in the order of ``memleak.h``: name to what it means."""

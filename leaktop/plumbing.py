@@ -20,6 +20,10 @@ Rust's                  everything in ``std::``, ``hashbrown::``, much of ``allo
                         ``__rust_alloc`` and kin; ``<T as Trait>::f`` where ``T`` is of these,
                         or a primitive under a trait of these
 Go's                    everything in ``runtime.`` and ``runtime/``, and what cgo puts between
+the kernel's own        ``kmalloc``, ``vmalloc``, ``kmem_cache_alloc``, ``mempool_alloc``,
+                        ``alloc_pages``, ``folio_alloc``, ``pcpu_alloc``, ``alloc_skb`` and kin,
+                        with any prefix of ``_`` and any suffix; ``kstrdup``, ``kmemdup``; of page
+                        tables ``pte_alloc``, ``pud_alloc``, …; ``bpf_map_area_alloc`` and kin
 ======================  ========================================================================
 
 Where a stack names functions of Python, JavaScript or Java (perf maps), the runtime itself is
@@ -91,6 +95,17 @@ _RUST = (
     r"|_*(?:__)?(?:rust|rg|rdl)_(?:re)?alloc\w*|exchange_malloc|.*___rust_(?:re)?alloc\w*"
 )
 _GO = r"runtime[./].*|_cgo_\w+|_cgoexp_\w+|x_cgo_\w+|crosscall\w*|_Cfunc_\w+"
+# told from functions of programs by their names alone, which are in the kernel's style
+_KERNEL = (
+    r"_*(?:k[vz]?[mzc]alloc|k[vz]?realloc|kv?memdup|kstrn?dup|v?memdup_user|strndup_user"
+    r"|v[mzc]alloc|get_vm_area|alloc_vmap_area|mempool_alloc|kmem_cache_alloc|slab_alloc"
+    r"|(?:new|allocate)_slab|alloc_slab_obj_exts|alloc_(?:frozen_)?pages?|get_free_pages"
+    r"|get_zeroed_page|(?:vma_|filemap_|folio_)?alloc_folio|(?:filemap_|vma_)?folio_alloc"
+    r"|vma_alloc_(?:zeroed_movable_)?folio|filemap_alloc_folio|pcpu_alloc|alloc_percpu"
+    r"|(?:napi_|netdev_|sock_)?alloc_(?:send_p?)?skb|sock_wmalloc|p(?:g|4|u|m)d_alloc|pte_alloc"
+    r"|bpf_map_(?:area_alloc|kmalloc|kzalloc|kvcalloc|alloc_percpu|alloc_pages))"
+    r"(?:_\w+)?"
+)
 
 _RUNTIME_FILE = re.compile(
     r"(?:lib)?python\d[\d.]*\w?(?:\.so.*)?|node(?:js)?|libnode\.so.*|libjvm\.so|libcoreclr\.so"
@@ -102,7 +117,7 @@ _RUNTIME_STUB = re.compile(
 )
 
 _PLUMBING = re.compile(
-    "|".join((_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO)), re.DOTALL
+    "|".join((_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO, _KERNEL)), re.DOTALL
 )
 
 

@@ -122,3 +122,13 @@ def parse_statm_resident(text: str) -> int:
     if len(fields) < 2:  # noqa: PLR2004
         raise ValueError(f"not a statm line: {text[:60]!r}")
     return int(fields[1])
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Return the amounts of ``meminfo`` by name, in bytes; counts of pages are left out."""
+    amounts = {}
+    for name, value in parse_status(text).items():
+        number, _, unit = value.partition(" ")
+        if unit == "kB" and number.isdecimal():
+            amounts[name] = int(number) * 1024
+    return amounts

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -82,8 +82,14 @@ def _print_snapshots(
 def ready_line(target: Target, tracing: Tracing) -> str:
     """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced.
 
-    Of several processes their number and names.
+    Of several processes their number and names; of the kernel ``tracing the kernel: N
+    tracepoints``, or ``the kernel for PID (COMM)``.
     """
+    if tracing.tracepoints:
+        whose = f" for {target.pid} ({target.comm})" if target.pid else ""
+        parts = [f"{len(tracing.tracepoints)} tracepoints"]
+        parts += [f"not {each}" for each in tracing.left_out]
+        return f"tracing the kernel{whose}: {'; '.join(parts)}"
     refused = [f"not {each}" for each in tracing.refusals]
     left_out = [f"not {each}" for library in tracing.libraries for each in library.left_out]
     what = "; ".join([", ".join(map(str, tracing.libraries)), *refused, *left_out])
@@ -148,6 +154,8 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
         held = site.counters
         of = f" of {site.pid} ({clean(names[site.pid])})" if site.pid in names else ""
         lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack{of}")
+        if site.cache:
+            lines.append(f"\t\t[of slab cache {clean(site.cache)}]")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
         if not site.frames:
             lines.append("\t\t[no room for its stack: see --max-stacks]")
@@ -182,7 +190,7 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
         "version": JSON_VERSION,
         "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
-        "mode": "user",
+        "mode": snapshot.mode,
         "target": _json_target(snapshot.target),
         "targets": [
             {**_json_target(each.target), **_json_counters(each.totals), "note": each.note}
@@ -200,6 +208,7 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
             "frees_per_s": round(reading.rates.frees_per_s, 3),
             "bytes_per_s": round(reading.rates.bytes_per_s, 3),
         },
+        **({} if snapshot.system is None else {"system": asdict(snapshot.system)}),
         "lost": dict(snapshot.lost),
         "probes_refused": [
             {
@@ -240,6 +249,7 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "oldest_exact": site.oldest_exact,
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
+        **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
         "frames": [
             {
                 "address": f"{frame.address:#x}",

@@ -1,5 +1,5 @@
 /* Which blocks are held: a table of our own, since a hash of the kernel's takes an element from a
- * list under a lock for each malloc, and gives it back for each free. Part of memleak.bpf.c.
+ * list under a lock for each malloc, and gives it back for each free. Part of every BPF program.
  *
  * A block's key, its address in one of the processes, mixes to a set of a few places. Whoever changes
  * a place's key from 0 with a compare-and-swap owns it; free gives it back by writing 0. What finds
@@ -48,6 +48,24 @@ static __always_inline int take_block(u64 key, struct block *block)
 		return 0;
 	__sync_fetch_and_add(&set->spilled, -1);
 	return 1;
+}
+
+/* Bytes of the block that is on the books under a key; 0 where there is none. */
+static __always_inline u64 size_held(u64 key)
+{
+	struct block_set *set = set_of(key);
+	struct block *spilled;
+
+	if (!set)
+		return 0;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < SET_WAYS; i++)	/* bound: the set's places */
+		if (set->key[i] == key)
+			return set->block[i].size;
+	if (!set->spilled)
+		return 0;
+	spilled = spilled_blocks.lookup(&key);
+	return spilled ? spilled->size : 0;
 }
 
 /* Put a block on the books. False where there is no room. */

@@ -171,6 +171,28 @@ struct question {
 	u64 image_size;		/* bytes of image that could be read */
 };
 
+/* What leaktop -k is to see, written once before it counts. */
+#define PAGE_TAKERS_MAX 16
+struct kernel_config {
+	u64 own_pid;		/* leaktop's process (tgid), whose allocations count as its own */
+	u64 pid;		/* process whose allocations count; 0: everybody's */
+	u64 namespace_device;	/* PID namespace that both are numbered in: device and inode of its */
+	u64 namespace_inode;	/* file; 0: the initial one */
+	u64 missing_frees;	/* 1: a free that was not seen is no loss where it shows later */
+	struct {
+		u64 start, end;	/* code of a function that takes pages to hand them out in pieces, */
+	} page_takers[PAGE_TAKERS_MAX];	/* which count then, not the pages; 0..0: none */
+};
+
+/* The slot of stacks of the kernel while leaktop itself runs; 0 of others. */
+#define SLOT_OWN 1
+
+/* The name of a slab cache; what is longer is cut. */
+#define CACHE_NAME_MAX 48
+struct cache_name {
+	u8 text[CACHE_NAME_MAX];	/* ends with 0 */
+};
+
 /* Index of each named loss in `losses`; model.LOSSES has the same names in this order. */
 enum loss {
 	LOST_ALLOCS_FULL = 0,
@@ -183,6 +205,7 @@ enum loss {
 	LOST_MAPPING_ENDS_FULL,
 	LOST_UNREAD_RESULTS,
 	LOST_RULES_FULL,	/* counted by user space */
+	LOST_MISSED_EVENTS,	/* counted by the kernel */
 	LOSS_COUNT,
 };
 
@@ -192,6 +215,8 @@ _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
 _Static_assert(sizeof(struct question) == 88, "layout.py: QUESTION");
+_Static_assert(sizeof(struct kernel_config) == 296, "layout.py: KERNEL_CONFIG");
+_Static_assert(sizeof(struct cache_name) == 48, "layout.py: CACHE_NAME");
 _Static_assert(sizeof(struct stack) == 1032, "layout.py: STACK");
 
 #endif

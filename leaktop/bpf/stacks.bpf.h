@@ -78,14 +78,12 @@ static __always_inline void count_free(const struct block *block, u64 bytes, int
 	__sync_fetch_and_add(&stats->bytes, -(bytes * block->weight));
 }
 
-/* What was one block is `pieces` of them, each with the block's weight. */
-static __always_inline void count_pieces(const struct block *block, u64 pieces)
+/* A block has come to be as many blocks more, each with its weight; -1: one less. */
+static __always_inline void count_pieces(const struct block *block, s64 more)
 {
 	u32 stack = block->stack;
 	struct stack_stats *stats = stack_stats.lookup(&stack);
 
-	if (!pieces)
-		count_free(block, 0, 1);
-	else if (stats)
-		__sync_fetch_and_add(&stats->allocs, (pieces - 1) * block->weight);
+	if (stats)
+		__sync_fetch_and_add(&stats->allocs, more * block->weight);
 }

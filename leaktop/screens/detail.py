@@ -32,6 +32,7 @@ _HINTS = (
     ("q", "quit"),
 )
 _ASCII_HINTS = (("Esc", "back"), ("j k", "frame"), *_HINTS[2:])
+_CACHE_CELLS = 24
 
 
 class StackHead(LinesView):
@@ -65,6 +66,8 @@ class StackHead(LinesView):
         dim, counters = self.style("dim"), site.counters
         if y == 0:
             line.put(" stack ", dim).put(f"{site.stack_id:x}"[:8])
+            if site.cache:
+                line.put("  cache ", dim).put(fmt.clean(site.cache, _CACHE_CELLS))
             if not self._held:
                 line.put("  holds nothing now; it held", self.style("warn"))
             line.put("  ").put(

@@ -41,6 +41,7 @@ COLUMNS = (
     ("WHERE", "the innermost function that is no allocator or C++ library code, and its module"),
     ("held", "outstanding bytes of all stacks, and their trend over the last ticks"),
     ("rss", "resident memory of the target as the kernel counts it"),
+    ("avail", "of the kernel (-k): what programs could still get; slab: what slab caches hold"),
 )
 
 SIGNS = (
@@ -170,6 +171,13 @@ def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[_Li
     yield "title", "TRACED", ""
     if tracing is None:
         yield from _wrapped("nothing yet: still attaching", width)
+        return
+    if tracing.tracepoints:
+        whose = f", as far as it works for {target.pid} ({target.comm})" if target.pid else ""
+        yield from _wrapped(f"the kernel{whose}, by {tracing.way}:", width)
+        yield from _wrapped(", ".join(tracing.tracepoints), width, indent=2)
+        for left_out in tracing.left_out:
+            yield from _wrapped(f"! not {left_out}", width, indent=2, style="bad")
         return
     who = ", ".join(f"{each.pid} ({each.comm})" for each in tracing.processes or (target,))
     yield from _wrapped(f"{who}, by {tracing.way}:", width)

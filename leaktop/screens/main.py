@@ -165,7 +165,8 @@ class MainScreen(LiveScreen):
             frames = self._names.get(site.stack_id) or site.frames
             known = self._texts.get(site.stack_id)
             if known is None or known[0] is not frames:
-                known = (frames, haystack(frames, self._processes.get(site.pid or 0)))
+                process = self._processes.get(site.pid or 0)
+                known = (frames, haystack(frames, process, site.cache))
             texts[site.stack_id] = known
             if keep(known[1]):
                 kept.append(site)

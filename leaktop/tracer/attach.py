@@ -36,6 +36,7 @@ BPF_TRACE_UPROBE_MULTI = 48
 BPF_TRACE_UPROBE_SESSION = 57
 BPF_F_UPROBE_MULTI_RETURN = 1
 PERF_FLAG_FD_CLOEXEC = 8
+_PERF_TYPE_TRACEPOINT = 2
 PMU = Path("/sys/bus/event_source/devices/uprobe")
 
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
@@ -201,6 +202,25 @@ class PerfEvents:
             return kernel.bpf(BPF_LINK_CREATE, link)
         finally:
             os.close(event)  # the link holds it
+
+
+def attach_tracepoint(arch: Architecture, program_fd: int, number: int) -> int:
+    """Attach a program to a tracepoint; return the descriptor that keeps it attached.
+
+    ``number`` is the tracepoint's in tracefs. The program runs on every processor, whichever the
+    event is opened for (perf_event_attach_bpf_prog, kernel/trace/bpf_trace.c). Raises OSError.
+    """
+    attributes = _PerfEventAttr(
+        type=_PERF_TYPE_TRACEPOINT, size=ct.sizeof(_PerfEventAttr), config=number
+    )
+    event = kernel.system_call(
+        arch.sys_perf_event_open, ct.byref(attributes), -1, 0, -1, PERF_FLAG_FD_CLOEXEC
+    )
+    try:
+        link = _PerfLinkCreate(prog_fd=program_fd, target_fd=event, attach_type=BPF_PERF_EVENT)
+        return kernel.bpf(BPF_LINK_CREATE, link)
+    finally:
+        os.close(event)  # the link holds it
 
 
 def best_way() -> Way:

@@ -1,7 +1,7 @@
 """Sums over the live blocks, some thousands at a time: never an object for each block."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,6 @@ class Held:
             self.count + other.count,
             min(self.birth_ns, other.birth_ns),
         )
-
-
-def live_blocks(program: Program) -> Iterator[Array]:
-    """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
-    for sets in program.block_sets.chunks():
-        key = sets["key"]
-        yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
-    yield from program.spilled_blocks.chunks()
-    yield from program.mappings.chunks()
 
 
 def forget_blocks(program: Program, slot: int) -> None:

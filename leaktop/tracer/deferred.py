@@ -5,7 +5,7 @@ The tracer's libraries take longer to import than the screen takes to appear.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
+from leaktop.model import KERNEL, Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import NO_TARGET, Process
@@ -17,22 +17,29 @@ class DeferredSource:
     Raises TracerError at once where there is no such process.
     """
 
-    def __init__(self, pids: Sequence[int], make: Callable[[], Source]) -> None:
-        """``make`` returns a source over the processes, or raises SourceError."""
-        self._processes = [Process(pid) for pid in pids]
+    def __init__(
+        self, pids: Sequence[int], make: Callable[[], Source], *, kernel: bool = False
+    ) -> None:
+        """``make`` returns a source over the processes, or raises SourceError.
+
+        ``kernel``: over the kernel's work, for these processes or, without any, for all.
+        """
+        self._processes = [Process(pid, kernel_threads=kernel) for pid in pids]
         self._make = make
         self._source: Source | None = None
 
     @property
     def target(self) -> Target:
         """The first process, as it was when leaktop looked first."""
+        if not self._processes:
+            return KERNEL
         return Target(pid=self._processes[0].pid, comm=self._processes[0].comm)
 
     @property
     def end_descriptor(self) -> int | None:
         """Becomes readable when the process exits (pidfd_open(2))."""
         if self._source is None:
-            return self._processes[0].end_descriptor
+            return self._processes[0].end_descriptor if self._processes else None
         return self._source.end_descriptor
 
     @property

@@ -19,10 +19,14 @@ _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
 _PROG_LOAD = 5
+_OBJ_GET_INFO_BY_FD = 15
+_RAW_TRACEPOINT_OPEN = 17
 _BTF_LOAD = 18
 _MAP_LOOKUP_BATCH = 24
 
 PROG_TYPE_KPROBE = 2
+PROG_TYPE_TRACEPOINT = 5
+PROG_TYPE_RAW_TRACEPOINT = 17
 MAP_TYPE_TASK_STORAGE = 29
 _PSEUDO_MAP_FD = 1
 _LOAD_IMM64 = 0x18
@@ -102,6 +106,22 @@ class _ProgramLoad(ct.Structure):
         ("prog_name", ct.c_char * 16),
         ("prog_ifindex", ct.c_uint32),
         ("expected_attach_type", ct.c_uint32),
+    ]
+
+
+class _RawTracepoint(ct.Structure):
+    _fields_ = [("name", ct.c_uint64), ("prog_fd", ct.c_uint32)]
+
+
+class _Info(ct.Structure):
+    _fields_ = [("bpf_fd", ct.c_uint32), ("info_len", ct.c_uint32), ("info", ct.c_uint64)]
+
+
+class _ProgramInfo(ct.Structure):
+    # struct bpf_prog_info
+    _fields_ = [
+        ("before", ct.c_uint64 * 26),
+        ("recursion_misses", ct.c_uint64),
     ]
 
 
@@ -199,15 +219,17 @@ def lookup_batch(
     return fields.count, 0
 
 
-def load_program(code: bytes, attach_type: int, name: str) -> int:
-    """Return the descriptor of a loaded uprobe program.
+def load_program(
+    code: bytes, attach_type: int, name: str, program_type: int = PROG_TYPE_KPROBE
+) -> int:
+    """Return the descriptor of a loaded program, of uprobes where nothing else is said.
 
     Raises OSError; its text ends with what the verifier said last, where it said something.
     """
     instructions = ct.create_string_buffer(code, len(code))
     license_ = ct.create_string_buffer(b"GPL")
     fields = _ProgramLoad(
-        prog_type=PROG_TYPE_KPROBE,
+        prog_type=program_type,
         insn_cnt=len(code) // INSTRUCTION.size,
         insns=ct.addressof(instructions),
         license=ct.addressof(license_),
@@ -226,6 +248,27 @@ def load_program(code: bytes, attach_type: int, name: str) -> int:
             # the last lines are statistics
             words = [line for line in said if not line.startswith(("processed ", "verification "))]
             raise OSError(error.errno, ": ".join([error.strerror or "", *words[-1:]])) from None
+
+
+def open_raw_tracepoint(program_fd: int, name: str) -> int:
+    """Return the descriptor that keeps a program on a tracepoint, by its bare name: ``kfree``.
+
+    Raises OSError.
+    """
+    text = ct.create_string_buffer(name.encode())
+    return bpf(_RAW_TRACEPOINT_OPEN, _RawTracepoint(name=ct.addressof(text), prog_fd=program_fd))
+
+
+def recursion_misses(program_fd: int) -> int:
+    """Return how often the kernel passed a program over since another one ran.
+
+    Kernel commits 9ed9e9ba2337 (the field) and dd8657894c11 (of tracepoints); 0 on a kernel that
+    does not count. Raises OSError.
+    """
+    info = _ProgramInfo()
+    fields = _Info(bpf_fd=program_fd, info_len=ct.sizeof(info), info=ct.addressof(info))
+    bpf(_OBJ_GET_INFO_BY_FD, fields)
+    return int(info.recursion_misses)
 
 
 def relocations(code: bytes, maps: dict[int, int]) -> list[tuple[int, int]]:

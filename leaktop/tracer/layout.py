@@ -86,6 +86,21 @@ QUESTION = np.dtype(
     ]
 )
 
+PAGE_TAKERS_MAX = 16
+SLOT_OWN = 1
+KERNEL_CONFIG = np.dtype(
+    [
+        ("own_pid", "u8"),
+        ("pid", "u8"),
+        ("namespace_device", "u8"),
+        ("namespace_inode", "u8"),
+        ("missing_frees", "u8"),
+        ("page_takers", [("start", "u8"), ("end", "u8")], (PAGE_TAKERS_MAX,)),
+    ]
+)
+CACHE_NAME_MAX = 48
+CACHE_NAME = np.dtype([("text", "u1", (CACHE_NAME_MAX,))])
+
 STRUCTURES: dict[str, np.dtype[Any]] = {
     "config": CONFIG,
     "block_sets": BLOCK_SET,
@@ -94,6 +109,8 @@ STRUCTURES: dict[str, np.dtype[Any]] = {
     "stack_stats": STACK_STATS,
     "stacks": STACK,
     "frame_rules": FRAME_RULE,
+    "kernel_config": KERNEL_CONFIG,
+    "cache_names": CACHE_NAME,
 }
 """The structure of each map's values."""
 

@@ -2,13 +2,8 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from leaktop.model import (
-    LOSSES,
-    Counters,
     Filters,
     Frame,
     Memory,
@@ -25,14 +20,14 @@ from leaktop.tracer.allocators import Choice
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Way, attacher, best_way
 from leaktop.tracer.attachment import Attachment
-from leaktop.tracer.blocks import Held, detail_of, held_by_stack, live_blocks
+from leaktop.tracer.blocks import detail_of
 from leaktop.tracer.crew import Crew, Kit
 from leaktop.tracer.finder import Finder, Finders
 from leaktop.tracer.footprint import memory_of
 from leaktop.tracer.loader import Capacity, Program
 from leaktop.tracer.privilege import check_privileges
-from leaktop.tracer.stacks import StackBook
-from leaktop.tracer.sums import sites_of
+from leaktop.tracer.stacks import StackBook, named
+from leaktop.tracer.sums import by_id, held_before, losses_of, sites_of, totals_of
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 
@@ -105,17 +100,17 @@ class LiveSource:
         stacks.learn(used)
         members = crew.members
         pids = {member.slot: member.process.pid for member in members}
-        shown = _of_slots(_by_id(stacks.ids, stats), stacks, {0, *pids})
+        shown = _of_slots(by_id(stacks.ids, stats), stacks, {0, *pids})
         held = None
         if self._filters.older_s:
-            held = self._held_before(now_ns - int(self._filters.older_s / _NS))
+            held = held_before(program, stacks.ids, now_ns - int(self._filters.older_s / _NS))
         sites = sites_of(stacks, shown, held, now_ns, pids)
         return Snapshot(
             time_ns=wall_ns,
             elapsed_s=(now_ns - self._started_ns) * _NS,
             target=members[0].target if members else self._first,
             filters=self._filters,
-            totals=_totals(sites, shown.values()),
+            totals=totals_of(sites, shown.values()),
             sites=sites,
             lost=self._lost(program, stacks, shown),
             estimated=self._sampled,
@@ -127,7 +122,7 @@ class LiveSource:
     def detail(self, stack_id: int) -> StackDetail:
         """Read every live block once, in batches, and sum up those of one stack."""
         kit = self._running()
-        return detail_of(live_blocks(kit.program), stack_id, kit.stacks.numbers(stack_id))
+        return detail_of(kit.program.live_blocks(), stack_id, kit.stacks.numbers(stack_id))
 
     def memory(self) -> Memory:
         """Ask the kernel what this process and the program's maps take."""
@@ -136,11 +131,7 @@ class LiveSource:
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
         known = {} if self._kit is None else self._kit.stacks.known
-        wanted = {
-            stack_id: known[stack_id].locations for stack_id in stack_ids if stack_id in known
-        }
-        frames = self._symbolizer.stacks(wanted.values(), lines=lines)
-        return dict(zip(wanted, frames, strict=True))
+        return named(self._symbolizer, known, stack_ids, lines=lines)
 
     def problems(self) -> Mapping[str, str]:
         """Return why modules have no names or lines, and what went wrong with stacks."""
@@ -210,7 +201,7 @@ class LiveSource:
         return tuple(
             ProcessState(
                 member.target,
-                _totals(
+                totals_of(
                     [site for site in sites if site.pid == member.process.pid],
                     [
                         each
@@ -223,31 +214,12 @@ class LiveSource:
             for member in members
         )
 
-    def _held_before(self, born_before_ns: int) -> Mapping[int, Held]:
-        # by id of the stack
-        kit = self._running()
-        program, stacks = kit.program, kit.stacks
-        held: dict[int, Held] = {}
-        for number, one in held_by_stack(live_blocks(program), born_before_ns).items():
-            if number < len(stacks.ids):
-                stack_id = stacks.ids[number]
-                held[stack_id] = held[stack_id].plus(one) if stack_id in held else one
-        return held
-
     def _lost(
         self, program: Program, stacks: StackBook, shown: Mapping[int, Sequence[int]]
     ) -> Mapping[str, int]:
-        kernel = np.concatenate([chunk.copy() for chunk in program.losses.chunks()])
-        lost = dict(zip(LOSSES, kernel.tolist(), strict=True))
+        lost = losses_of(program)
         lost["truncated"] += sum(shown[stack_id][1] for stack_id in stacks.cut if stack_id in shown)
         return lost
-
-
-def _by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[int, ...]]:
-    # a number that two threads raced for has never counted, and its id counts under another
-    return {
-        stack_id: each for stack_id, (*each, _) in zip(ids, stats.tolist(), strict=False) if each[1]
-    }
 
 
 def _of_slots(
@@ -260,14 +232,3 @@ def _of_slots(
         for stack_id, each in counts.items()
         if stack_id in known and known[stack_id].slot in slots
     }
-
-
-def _totals(sites: Iterable[Site], counts: Iterable[Sequence[int]]) -> Counters:
-    # what is held as the rows have it, and all that ever was
-    held = [site.counters for site in sites]
-    allocs, frees = 0, 0
-    for _, each_allocs, each_frees, *_ in counts:
-        allocs, frees = allocs + each_allocs, frees + each_frees
-    return Counters(
-        sum(each.bytes for each in held), sum(each.count for each in held), allocs, frees
-    )

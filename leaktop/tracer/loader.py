@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from leaktop.tracer import TracerError, kernel, layout
-from leaktop.tracer.image import Cache, default_cache, image_of
+from leaktop.tracer.image import Cache, Image, default_cache, image_of
 from leaktop.tracer.kernel import MapSpec
 from leaktop.tracer.maps import BpfArray, BpfMap, RingBuffer, Rings
 
@@ -66,22 +66,20 @@ class Capacity:
         return max(64, self.allocs // 8)
 
 
-class Program:
-    """The BPF program with its maps in the kernel; attached to nothing yet.
+class Loaded:
+    """Compiled programs with their maps in the kernel; attached to nothing yet.
 
-    Raises TracerError where it cannot be compiled, or its maps cannot be made.
+    What is common to all: blocks, stacks and settings. Raises TracerError where it cannot be
+    compiled, or its maps cannot be made.
     """
 
-    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
-        """``sessions``: compile what is attached by uprobe sessions."""
-        flags = _flags(capacity, sessions=sessions)
-        self._image = image_of(MAIN, _PROGRAMS, flags, cache or default_cache())
-        self._specs = {spec.name: spec for spec in self._image.maps}
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._specs = {spec.name: spec for spec in image.maps}
         self._maps: dict[str, int] = {}
         self._loaded: dict[tuple[str, int], int] = {}
-        self._rings: Rings | None = None
         try:
-            for spec in self._image.maps:
+            for spec in image.maps:
                 self._maps[spec.name] = _made(spec)
         except TracerError:
             self._close_descriptors()
@@ -90,11 +88,64 @@ class Program:
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
         self.block_sets = self._array("block_sets")
         self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
-        self.mappings = self._map("mappings", layout.KEY)
-        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
         self.stack_stats = self._array("stack_stats")
         self.stack_count = self._array("stack_count", np.dtype("u8"))
         self.stacks = self._map("stacks", np.dtype("u4"))
+
+    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
+        for sets in self.block_sets.chunks():
+            key = sets["key"]
+            yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
+        yield from self.spilled_blocks.chunks()
+
+    def maps(self) -> Iterator[tuple[str, int]]:
+        """Yield every map's name and descriptor, which stays ours."""
+        yield from self._maps.items()
+
+    def close(self) -> None:
+        """Free programs and maps; safe to call twice."""
+        self.stack_stats.close()
+        self.stack_count.close()
+        self._close_descriptors()
+
+    def _load(self, function: str, attach_type: int, kind: int = kernel.PROG_TYPE_KPROBE) -> int:
+        # kind: enum bpf_prog_type
+        loaded = self._loaded.get((function, attach_type))
+        if loaded is None:
+            program = self._image.programs[function]
+            code = kernel.relocate(program.code, list(program.maps), list(self._maps.values()))
+            try:
+                loaded = kernel.load_program(code, attach_type, function, kind)
+            except OSError as error:
+                raise TracerError(_refusal(function, error), exit_code=3) from None
+            self._loaded[function, attach_type] = loaded
+        return loaded
+
+    def _close_descriptors(self) -> None:
+        for descriptors in (self._loaded, self._maps):
+            while descriptors:
+                os.close(descriptors.popitem()[1])
+
+    def _map(self, name: str, key: np.dtype[Any], value: np.dtype[Any] | None = None) -> BpfMap:
+        return BpfMap(self._maps[name], name, key, value or _checked(self._specs[name]))
+
+    def _array(self, name: str, value: np.dtype[Any] | None = None) -> BpfArray:
+        spec = self._specs[name]
+        return BpfArray(self._maps[name], value or _checked(spec), spec.entries)
+
+
+class Program(Loaded):
+    """The programs for the functions of user space."""
+
+    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
+        """``sessions``: compile what is attached by uprobe sessions."""
+        flags = _flags(capacity, sessions=sessions)
+        image = image_of(MAIN, _PROGRAMS, flags, cache or default_cache())
+        super().__init__(image)
+        self._rings: Rings | None = None
+        self.mappings = self._map("mappings", layout.KEY)
+        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
         self.frame_rules = self._map("frame_rules", layout.KEY)
         self.epoch = self._map("epoch", np.dtype("u4"), np.dtype("u8"))
 
@@ -109,10 +160,6 @@ class Program:
             zero = np.zeros(1, np.uint32)
             kernel.update(self._maps["walkers"], zero.ctypes.data, walk.ctypes.data)
         return self._load(function, attach_type)
-
-    def maps(self) -> Iterator[tuple[str, int]]:
-        """Yield every map's name and descriptor, which stays ours."""
-        yield from self._maps.items()
 
     def open_questions(self) -> None:
         """Map the memory that questions come through."""
@@ -133,51 +180,37 @@ class Program:
         if self._rings is not None:
             self._rings.wake()
 
+    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all live blocks and mappings."""
+        yield from super().live_blocks()
+        yield from self.mappings.chunks()
+
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
-        self.stack_stats.close()
-        self.stack_count.close()
         if self._rings is not None:
             self._rings.close()
             self._rings = None
-        self._close_descriptors()
+        super().close()
 
-    def _load(self, function: str, attach_type: int) -> int:
-        loaded = self._loaded.get((function, attach_type))
-        if loaded is None:
-            program = self._image.programs[function]
-            code = kernel.relocate(program.code, list(program.maps), list(self._maps.values()))
-            try:
-                loaded = kernel.load_program(code, attach_type, function)
-            except OSError as error:
-                raise TracerError(_refusal(function, error), exit_code=3) from None
-            self._loaded[function, attach_type] = loaded
-        return loaded
 
-    def _close_descriptors(self) -> None:
-        for descriptors in (self._loaded, self._maps):
-            while descriptors:
-                os.close(descriptors.popitem()[1])
-
-    def _map(self, name: str, key: np.dtype[Any], value: np.dtype[Any] | None = None) -> BpfMap:
-        return BpfMap(self._maps[name], name, key, value or _checked(self._specs[name]))
-
-    def _array(self, name: str, value: np.dtype[Any] | None = None) -> BpfArray:
-        spec = self._specs[name]
-        return BpfArray(self._maps[name], value or _checked(spec), spec.entries)
+def common_flags(capacity: Capacity) -> list[str]:
+    """Return the compiler's flags that every BPF program needs."""
+    return [
+        f"-DBLOCK_SETS={capacity.block_sets}",
+        f"-DSPILLED_MAX={capacity.spilled}",
+        f"-DSTACKS_MAX={capacity.stacks}",
+        f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
+    ]
 
 
 def _flags(capacity: Capacity, *, sessions: bool) -> list[str]:
     flags = [
-        f"-DBLOCK_SETS={capacity.block_sets}",
-        f"-DSPILLED_MAX={capacity.spilled}",
-        f"-DSTACKS_MAX={capacity.stacks}",
+        *common_flags(capacity),
         f"-DSHAPES={SHAPES}",
         f"-DTHREADS_MAX={THREADS_MAX}",
         f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
         f"-DRULES_MAX={capacity.rules}",
         f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
-        f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
     ]
     if sessions:
         flags.append("-DSESSION")

@@ -1,6 +1,7 @@
 """Which capabilities tracing needs (capabilities(7)), and which of them are missing."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from leaktop import procfs
@@ -21,27 +22,29 @@ NEEDED = {
 """To load the program, to probe with it, to read the target's memory map, and to open the very
 files that are mapped (/proc/PID/map_files)."""
 
+NEEDED_FOR_KERNEL = {CAP_BPF: "CAP_BPF", CAP_PERFMON: "CAP_PERFMON"}
+"""The same where only the kernel's tracepoints are used."""
+
 _COVERED_BY_ADMIN = (CAP_BPF, CAP_PERFMON, CAP_CHECKPOINT_RESTORE)
 
 
-def missing_capabilities(status: str) -> list[str]:
+def missing_capabilities(status: str, needed: Mapping[int, str] = NEEDED) -> list[str]:
     """Return the names of needed capabilities that a /proc/PID/status text does not grant."""
     granted = int(procfs.parse_status(status).get("CapEff", "0"), 16)
     return [
         name
-        for capability, name in NEEDED.items()
+        for capability, name in needed.items()
         if not granted >> capability & 1
         and not (capability in _COVERED_BY_ADMIN and granted >> CAP_SYS_ADMIN & 1)
     ]
 
 
-def check_privileges() -> None:
+def check_privileges(needed: Mapping[int, str] = NEEDED) -> None:
     """Raise TracerError (exit code 3) naming what is missing."""
-    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()))
+    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()), needed)
     if missing:
-        raise TracerError(
-            f"tracing another process needs {', '.join(missing)}: {_remedy()}", exit_code=3
-        )
+        what = "another process" if needed is NEEDED else "the kernel"
+        raise TracerError(f"tracing {what} needs {', '.join(missing)}: {_remedy()}", exit_code=3)
 
 
 def _remedy() -> str:

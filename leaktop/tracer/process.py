@@ -14,7 +14,7 @@ from leaktop.tracer import TracerError
 NO_TARGET = 4
 """Exit code: there is no such process, or nothing in it to trace."""
 
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 
 class Process:
@@ -23,7 +23,8 @@ class Process:
     Raises TracerError (exit code 4) where there is no such process or it has no memory of its own.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, kernel_threads: bool = False) -> None:
+        """``kernel_threads``: it may be one, which has no memory of its own."""
         self.pid = pid
         self._proc = Path("/proc") / str(pid)
         stat = self._stat()
@@ -32,7 +33,7 @@ class Process:
                 f"there is no process {pid}; find the one you mean with: pgrep -a NAME",
                 exit_code=NO_TARGET,
             )
-        if stat.kernel_thread:
+        if stat.kernel_thread and not kernel_threads:
             raise TracerError(
                 f"{pid} ({stat.comm}) is a kernel thread and has no user memory; "
                 "give the PID of a program",
@@ -89,7 +90,7 @@ class Process:
     def kernel_pid(self) -> int | None:
         """The process as the initial PID namespace numbers it; None where that cannot be told."""
         with contextlib.suppress(OSError):
-            if Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE:
+            if Path("/proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE:
                 return self.pid
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from leaktop.model import Frame
 from leaktop.modules import Location
+from leaktop.symbolize import Symbolizer
 from leaktop.tracer import layout
 from leaktop.tracer.maps import BpfMap
 from leaktop.tracer.target import TargetProcess
@@ -25,10 +26,12 @@ class Stack:
     locations: tuple[Location, ...]
     truncated: bool
     slot: int
-    """Of its process; 0 for allocations of any process under no stack."""
+    """Of its process; 0 for the kernel, and for allocations of any process under no stack."""
+    cache: str | None = None
+    """Slab cache of what it allocates, where there is one."""
 
 
-_UNFILED = Stack(frames=(), locations=(), truncated=True, slot=0)
+UNFILED = Stack(frames=(), locations=(), truncated=True, slot=0)
 
 
 class StackBook:
@@ -46,7 +49,7 @@ class StackBook:
         self._ids = [layout.STACK_ID_UNFILED]
         self._numbers: defaultdict[int, list[int]] = defaultdict(list)
         self._numbers[layout.STACK_ID_UNFILED].append(layout.STACK_UNFILED)
-        self._known: dict[int, Stack] = {layout.STACK_ID_UNFILED: _UNFILED}
+        self._known: dict[int, Stack] = {layout.STACK_ID_UNFILED: UNFILED}
         self._whole_of: dict[int, int] = {}
         self._asked: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._still_cut: set[int] = set()
@@ -184,3 +187,11 @@ def _bare_frame(location: Location) -> Frame:
     if module is None:
         return Frame(address=location.address)
     return Frame(address=location.address, module=module.name, module_path=module.path)
+
+
+def named(
+    symbolizer: Symbolizer, known: Mapping[int, Stack], stack_ids: Iterable[int], *, lines: bool
+) -> Mapping[int, tuple[Frame, ...]]:
+    """Name the frames of stacks; those that are not known are left out."""
+    wanted = {stack_id: known[stack_id].locations for stack_id in stack_ids if stack_id in known}
+    return dict(zip(wanted, symbolizer.stacks(wanted.values(), lines=lines), strict=True))

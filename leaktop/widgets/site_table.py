@@ -21,6 +21,7 @@ WIDE = 120
 """Cells from which the table shows more columns."""
 
 _CALLERS = 6
+_CACHE_CELLS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class SiteTable(RowsView):
             return
         raw = self._rows.innermost
         frame = frames[0] if raw else frame_that_matters(frames)
-        _put_frame(line, frame, self._where_width(line, 0), dim)
+        _put_frame(line, frame, self._where_width(line, 0), dim, site.cache)
         if self.size.width >= WIDE:
             at = next(i for i, other in enumerate(frames) if other is frame)
             callers = (f for f in frames[at + 1 :] if raw or not is_plumbing(f.symbol or ""))
@@ -233,9 +234,13 @@ def _name(frame: Frame, width: int) -> str:
 
 
 # The module stays readable where the name is long: the name is cut first.
-def _put_frame(line: LineBuilder, frame: Frame, width: int, dim: Style | None) -> None:
+def _put_frame(
+    line: LineBuilder, frame: Frame, width: int, dim: Style | None, cache: str | None = None
+) -> None:
     left = line.left - width
     module = module_text(frame)
+    if cache:  # of a kernel's own function that says more than that it is one
+        module = f" ({fmt.clean(cache, _CACHE_CELLS)})"
     room = max(width - len(module) - 1, width // 2)
     name = line.safe(_name(frame, room))
     line.cell(name, min(room, cell_len(name)))

@@ -9,7 +9,7 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import Reading
-from leaktop.model import UNLIMITED, Filters, Target
+from leaktop.model import UNLIMITED, Filters, System, Target
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
 
@@ -88,12 +88,13 @@ class StatusBar(LinesView):
             alive = sum(each.target.alive for each in processes)
             line.put(f" {alive} of {len(processes)} processes ")
         else:
-            line.put(f" {target.pid} ")
+            line.put(_whose(target, None if reading is None else reading.snapshot.system))
         line.put(fmt.clean(target.comm, 20), strong)
         if reading is not None:
-            rss = _resident([each.target for each in processes] or [target])
             held = reading.snapshot.totals.bytes
-            line.put("  rss ", dim).put(rss)
+            of_processes = [each.target for each in processes] or [target]
+            for name, size in _memory(of_processes, reading.snapshot.system):
+                line.put(f"  {name} ", dim).put(size)
             line.put("  held ", dim)
             line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
             cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
@@ -167,6 +168,18 @@ def _state(status: Status) -> tuple[str, str]:
     if status.paused:
         return "[PAUSED]", "warn"
     return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
+
+
+def _whose(target: Target, system: System | None) -> str:
+    if not target.pid:
+        return " "
+    return f" {target.pid} " if system is None else f" kernel for {target.pid} "
+
+
+def _memory(targets: Sequence[Target], system: System | None) -> list[tuple[str, str]]:
+    if system is None:
+        return [("rss", _resident(targets))]
+    return [("avail", fmt.format_bytes(system.available)), ("slab", fmt.format_bytes(system.slab))]
 
 
 def _resident(targets: Sequence[Target]) -> str:

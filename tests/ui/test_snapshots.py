@@ -8,7 +8,7 @@ import pytest
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
-from leaktop.model import Counters, ProcessState
+from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from tests.ui.driving import Driver, make_app
 from tests.ui.scripted import (
@@ -50,6 +50,40 @@ def _refused() -> ScriptedSource:
     tracing = replace(TRACING, libraries=(LIBC, JEMALLOC))
     source = _main(refusals=tracing.refusals)
     source.tracing = tracing
+    return source
+
+
+def _kernel() -> ScriptedSource:
+    source = _main()
+    stacks = {
+        1: ("dentry", ("__d_alloc", "d_alloc", "proc_fill_cache", "proc_pid_readdir")),
+        2: (None, ("__alloc_frozen_pages_noprof", "alloc_pages_mpol", "anon_pipe_write")),
+        3: ("nf_conntrack", ("__nf_conntrack_alloc", "init_conntrack.isra.0", "nf_conntrack_in")),
+    }
+    modules = {3: "[nf_conntrack]"}
+    source.names = source.lines = {
+        number: tuple(
+            Frame(0xFFFFFFFF81000000 + i, modules.get(number, "[kernel]"), name, 16 * i)
+            for i, name in enumerate(names)
+        )
+        for number, (_, names) in stacks.items()
+    }
+    source.details = {number: detail(number) for number in stacks}
+    sites = tuple(
+        Site(
+            number,
+            Counters(number << 20, number * 10, 40, 5),
+            source.names[number],
+            60.0,
+            cache=cache,
+        )
+        for number, (cache, _) in stacks.items()
+    )
+    system = System(available=22 << 30, slab=300 << 20)
+    source.snapshots = [
+        replace(each, target=KERNEL, sites=sites, system=system) for each in source.snapshots
+    ]
+    source.tracing = Tracing(way="tracepoints", tracepoints=("kmem:kmalloc", "kmem:kfree"))
     return source
 
 
@@ -128,6 +162,9 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "help_unnamed": (_unnamed, _help, {}),
     "help_probes": (_refused, _help_of_probes, {}),
     "several": (_several, _second_row, {}),
+    "kernel": (_kernel, _second_row, {}),
+    "kernel_detail": (_kernel, _detail, {}),
+    "kernel_help": (_kernel, _help, {}),
     "refused": (_refused, _second_row, {}),
     "long_name": (_unnamed, _long_name, {}),
     "innermost": (_main, _innermost, {}),

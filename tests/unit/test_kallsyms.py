@@ -1,5 +1,6 @@
 """Names of the kernel's functions: texts made up here; the live test reads the real one."""
 
+import re
 import resource
 from pathlib import Path
 
@@ -162,3 +163,29 @@ def test_damaged_text_says_nothing_at_worst(path: Path) -> None:
                 assert len(found.name) <= 4 * 512
 
     damage()
+
+
+def test_ranges_end_where_the_next_symbol_begins(tmp_path: Path) -> None:
+    path = tmp_path / "kallsyms"
+    path.write_text(
+        f"{BASE:016x} t new_slab\n"
+        f"{BASE + 0x100:016x} D data\n"
+        f"{BASE + 0x200:016x} t allocate_slab.isra.0\n"
+        f"{BASE + 0x300:016x} T allocate_slab_other\n"
+        f"{BASE + 0x400:016x} d new_slab\n"
+        f"ffffffffc0a00000 t new_slab\t[module]\n"
+    )
+    symbols = KernelSymbols(path)
+    assert symbols.ranges(re.compile(rb"new_slab|allocate_slab")) == [
+        (BASE, BASE + 0x100),
+        (BASE + 0x200, BASE + 0x300),
+    ]
+    assert symbols.ranges(re.compile(rb"nothing")) == []
+
+
+def test_no_ranges_of_what_is_hidden(tmp_path: Path) -> None:
+    path = tmp_path / "kallsyms"
+    path.write_text("0000000000000000 t new_slab\n0000000000000000 T free\n")
+    symbols = KernelSymbols(path)
+    assert symbols.ranges(re.compile(rb"new_slab")) == []
+    assert "kptr_restrict" in (symbols.problem or "")

@@ -173,6 +173,25 @@ PyObject_Malloc
 void* std::__1::__libcpp_allocate[abi:v15000](unsigned long)
 operator new[](unsigned long)
 _Znwm
+__kmalloc_node_track_caller_noprof
+kmalloc_trace
+__kvmalloc_node_noprof
+kmem_cache_alloc_lru
+___slab_alloc.isra.0
+__alloc_frozen_pages_noprof
+alloc_pages_mpol
+vma_alloc_folio_noprof
+folio_alloc_noprof
+__vmalloc_node_range_noprof
+__get_free_pages
+get_zeroed_page_noprof
+pcpu_alloc_noprof
+__alloc_skb
+sock_alloc_send_pskb
+pte_alloc_one
+__pmd_alloc
+__bpf_map_area_alloc
+kmemdup_noprof
 """.strip().splitlines()
 
 MEANT = """
@@ -190,6 +209,12 @@ g_main_loop_run
 fopener
 _PyEval_EvalFrameDefault
 PyList_Append
+pipe_resize_ring
+alloc_file_pseudo
+do_anonymous_page
+alloc_empty_file
+vm_area_alloc
+skb_clone
 folly::Future<int>::then
 JS:~malloc /a.js:1:1
 """.strip().splitlines()

@@ -11,6 +11,7 @@ from leaktop.tracer.privilege import (
     CAP_SYS_ADMIN,
     CAP_SYS_PTRACE,
     NEEDED,
+    NEEDED_FOR_KERNEL,
     missing_capabilities,
 )
 
@@ -43,6 +44,12 @@ def test_the_one_that_is_missing_is_named(capability: int) -> None:
 def test_sys_admin_stands_for_what_was_split_off_it_but_not_for_ptrace() -> None:
     assert missing_capabilities(status(CAP_SYS_ADMIN)) == ["CAP_SYS_PTRACE"]
     assert missing_capabilities(status(CAP_SYS_ADMIN, CAP_SYS_PTRACE)) == []
+
+
+def test_the_kernel_takes_less() -> None:
+    assert missing_capabilities(status(), NEEDED_FOR_KERNEL) == ["CAP_BPF", "CAP_PERFMON"]
+    assert missing_capabilities(status(CAP_BPF, CAP_PERFMON), NEEDED_FOR_KERNEL) == []
+    assert missing_capabilities(status(CAP_SYS_ADMIN), NEEDED_FOR_KERNEL) == []
 
 
 def test_root_of_a_kernel_that_knows_fewer_capabilities_lacks_none() -> None:

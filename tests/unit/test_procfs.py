@@ -12,6 +12,7 @@ from leaktop.procfs import (
     Mapping,
     Stat,
     parse_maps,
+    parse_meminfo,
     parse_stat,
     parse_statm_resident,
     parse_status,
@@ -122,3 +123,14 @@ def test_status_and_statm() -> None:
     assert parse_statm_resident(Path("/proc/self/statm").read_text()) > 0
     with pytest.raises(ValueError, match="not a statm line"):
         parse_statm_resident("1")
+
+
+def test_meminfo() -> None:
+    text = "MemTotal:       24684096 kB\nSlab: 320744 kB\nHugePages_Total:       0\nbad: kB\n"
+    assert parse_meminfo(text) == {"MemTotal": 24684096 * 1024, "Slab": 320744 * 1024}
+    assert parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] > 0
+
+
+@given(st.text())
+def test_meminfo_of_anything(text: str) -> None:
+    assert all(amount >= 0 for amount in parse_meminfo(text).values())

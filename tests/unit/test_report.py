@@ -19,6 +19,7 @@ from leaktop import report
 from leaktop.analyze import Reading, ordered
 from leaktop.history import History
 from leaktop.model import (
+    KERNEL,
     LOSSES,
     Counters,
     Filters,
@@ -30,6 +31,7 @@ from leaktop.model import (
     Snapshot,
     SortKey,
     StackDetail,
+    System,
     Target,
     TracedFunction,
     TracedLibrary,
@@ -407,6 +409,31 @@ def test_ready_line_says_what_is_traced_and_what_is_not() -> None:
         "tracing 123 (leaky): 2 functions in libc.so.6, 1 function in libx.so; "
         "not free in libc.so.6: frees are not seen: Invalid argument; not _Znwm: not described"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "whose"), [(KERNEL, "the kernel"), (Target(7, "x"), "the kernel for 7 (x)")]
+)
+def test_ready_line_of_the_kernel(target: Target, whose: str) -> None:
+    tracing = Tracing(tracepoints=("kmem:kmalloc", "kmem:kfree"), left_out=("told apart: x",))
+    assert ready_line(target, tracing) == f"tracing {whose}: 2 tracepoints; not told apart: x"
+
+
+def test_the_kernel_in_json_and_text() -> None:
+    read = reading(site(cache="dentry"), target=KERNEL, system=System(available=10, slab=4))
+    found = document(read)
+    assert found["mode"] == "kernel"
+    assert found["target"] == {"pid": 0, "comm": "kernel", "alive": True}
+    assert found["system"] == {"available": 10, "slab": 4}
+    assert found["stacks"][0]["cache"] == "dentry"
+    said = text(read, read.snapshot.sites, {}).splitlines()
+    assert said[2] == "\t\t[of slab cache dentry]"
+
+
+def test_nothing_of_the_kernel_is_said_of_a_process() -> None:
+    found = document(reading(site()))
+    assert "system" not in found
+    assert "cache" not in found["stacks"][0]
 
 
 # ---- the loop ----
