@@ -35,13 +35,18 @@ def missing_capabilities(status: str) -> list[str]:
     ]
 
 
+def what_is_missing() -> str:
+    """Return which privileges are missing and what to do, in a line; empty where none is."""
+    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()))
+    if not missing:
+        return ""
+    return f"tracing another process needs {', '.join(missing)}: {_remedy()}"
+
+
 def check_privileges() -> None:
     """Raise TracerError (exit code 3) naming what is missing."""
-    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()))
-    if missing:
-        raise TracerError(
-            f"tracing another process needs {', '.join(missing)}: {_remedy()}", exit_code=3
-        )
+    if missing := what_is_missing():
+        raise TracerError(missing, exit_code=3)
 
 
 def _remedy() -> str:
