@@ -75,7 +75,7 @@ class LeaktopApp(App[int]):
         self.animation_level = "none"
         self.ascii_only = ascii_only
         self.failure: str | None = None
-        self._first_filters = filters
+        self._limits = filters
         self._delay_s = delay_s
         self._sort = sort
         self._iterations = iterations
@@ -196,10 +196,6 @@ class LeaktopApp(App[int]):
         else:  # no longer wanted
             threading.Thread(target=message.source.close, daemon=True).start()
 
-    @on(PickerScreen.Resumed)
-    def _picker_resumed(self) -> None:
-        self._show_attaching()
-
     @on(PickerScreen.Cancelled)
     @on(MainScreen.Left)
     def _left(self) -> None:
@@ -262,14 +258,11 @@ class LeaktopApp(App[int]):
 
     def _new_session(self, source: Source) -> Session:
         return Session(
-            source,
-            self._first_filters,
-            self._delay_s,
-            self.post_message,
-            lambda: self.screen_stack,
+            source, self._limits, self._delay_s, self.post_message, lambda: self.screen_stack
         )
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
+    @on(PickerScreen.Resumed)
     def _show_attaching(self) -> None:
         session, picker = self._session, self._picker
         if session is None or picker is None or self._top is not picker:
