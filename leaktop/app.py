@@ -25,7 +25,7 @@ from leaktop.screens.picker import PickerScreen
 from leaktop.screens.picker_help import PickerHelpScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.session import Session
-from leaktop.source import Source
+from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
 from leaktop.widgets.filter_bar import next_rate
 from leaktop.widgets.status_bar import Stage
@@ -147,7 +147,7 @@ class LeaktopApp(App[int]):
                 self._leave()
         elif not message.started:
             self._session = None
-            self._note(attaching="", failed=str(message.error))
+            self._note_failure(message.error)
 
     @on(LiveScreen.Resumed)
     def _resumed(self) -> None:
@@ -177,15 +177,16 @@ class LeaktopApp(App[int]):
     @on(PickerScreen.Picked)
     def _picked(self, message: PickerScreen.Picked) -> None:
         if self._picking is not None and self._opening is None and self._session is None:
-            self._opening = message.process
-            self._note(attaching=f"attaching to {_label(message.process)}", failed="")
-            open_apart(self._picking, message.process, self.post_message)
+            self._opening = process = message.process
+            label = clean(f"{process.pid} ({process.comm})")
+            self._note(attaching=f"attaching to {label}", failed="")
+            open_apart(self._picking, process, self.post_message)
 
     @on(say.OpenFailed)
     def _open_failed(self, message: say.OpenFailed) -> None:
         if message.process is self._opening:
             self._opening = None
-            self._note(attaching="", failed=str(message.error))
+            self._note_failure(message.error)
 
     @on(say.SourceOpened)
     def _source_opened(self, message: say.SourceOpened) -> None:
@@ -289,6 +290,9 @@ class LeaktopApp(App[int]):
     def _note_ending(self) -> None:
         self._note(detaching=", ".join(self._ending.values()))
 
+    def _note_failure(self, error: SourceError) -> None:
+        self._note(attaching="", failed=" ".join(str(error).splitlines()))
+
     def _note(self, **changes: str) -> None:
         if self._picker is not None:
             self._picker.note(**changes)
@@ -311,7 +315,3 @@ class LeaktopApp(App[int]):
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()
-
-
-def _label(process: Process) -> str:
-    return clean(f"{process.pid} ({process.comm})")

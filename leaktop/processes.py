@@ -18,7 +18,7 @@ from pathlib import Path
 from leaktop import procfs
 from leaktop.model import Process, Processes
 
-READ_S = 0.08
+READ_S = 0.07
 """Seconds that one reading may take."""
 WINDOW_S = 60.0
 """Growth and trend are those of the last so many seconds."""

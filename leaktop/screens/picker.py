@@ -100,8 +100,10 @@ class PickerScreen(Screen[None]):
     def _update(self) -> None:
         self._bar.show(self.status)
         listing = self.status.listing or Processes()
-        keep = text_filter(self.pattern)
-        found = [process for process in listing.processes if keep(process_text(process))]
+        found = listing.processes
+        if self.pattern:
+            keep = text_filter(self.pattern)
+            found = [process for process in found if keep(process_text(process))]
         self._line.show(self.pattern, len(found), len(listing.processes))
         self.table.show(
             ProcessRows(

@@ -1,6 +1,6 @@
 """The top of the picker: how many processes, the memory of the machine, and what is going on."""
 
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -9,6 +9,8 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.model import Processes
 from leaktop.widgets.lines import LinesView
+
+_ALERT_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,30 @@ class PickerBar(LinesView):
     def __init__(self) -> None:
         super().__init__()
         self._status = PickerStatus()
-        self._alerts: Sequence[tuple[str, str]] = ()
+        self._alerts: list[tuple[str, str]] = []
 
     def show(self, status: PickerStatus) -> None:
         """Show ``status``."""
         self._status = status
-        self._alerts = _alerts(status)
+        self._wrap()
+        self.repaint()
+
+    def on_resize(self) -> None:
+        """Wrap what needs attention to the new width."""
+        self._wrap()
+        super().on_resize()
+
+    # What to do about it comes last in a message, so none is cut while three lines are enough.
+    def _wrap(self) -> None:
+        width = max(20, self.size.width - 2)
+        self._alerts = [
+            (style, line)
+            for style, text in _alerts(self._status)
+            for line in textwrap.wrap(text, width, max_lines=_ALERT_LINES, subsequent_indent="  ")
+        ]
         height = 1 + len(self._alerts)
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
-        self.repaint()
 
     def line(self, y: int) -> Strip:
         """Draw the line at ``y``."""

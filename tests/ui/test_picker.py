@@ -263,7 +263,7 @@ async def test_a_process_that_takes_long_to_open_holds_nothing_up() -> None:
 
 
 def _no_such_process(machine: Machine) -> None:
-    machine.refusal = SourceError("process 4242 \x1b[2J has exited", exit_code=4)
+    machine.refusal = SourceError("process 4242 \x1b[2J\nhas exited", exit_code=4)
 
 
 def _no_allocator(machine: Machine) -> None:
@@ -403,6 +403,15 @@ async def test_what_is_missing_is_said_and_the_list_is_there() -> None:
     async with picking_from(Machine(), warning=warning) as driver:
         assert f"! {warning}" in driver.text()
         assert driver.pids == BY_GROWTH
+
+
+async def test_what_to_do_is_not_cut_off() -> None:
+    words = "tracing another process needs CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SOMETHING_LONG"
+    async with picking_from(Machine(), warning=f"{words}: run it with sudo") as driver:
+        assert "run it with sudo" in driver.text()
+        await driver.pilot.resize_terminal(160, 24)
+        await driver.until(lambda: f"! {words}: run it with sudo" in driver.text())
+        assert driver.picker.table.row_count == 8
 
 
 async def _from_the_list(driver: PickerDriver) -> None:
