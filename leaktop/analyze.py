@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from leaktop.model import Frame, Site, Snapshot, SortKey, Target
+from leaktop.model import Frame, Process, ProcessSort, Site, Snapshot, SortKey, Target
 from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [
@@ -16,6 +16,9 @@ __all__ = [
     "is_plumbing",
     "matches",
     "ordered",
+    "ordered_processes",
+    "process_text",
+    "rises",
     "text_filter",
 ]
 
@@ -126,3 +129,40 @@ def text_filter(pattern: str) -> Callable[[str], bool]:
 def matches(frames: Sequence[Frame], pattern: str) -> bool:
     """Tell whether any frame's name, module or place passes ``text_filter(pattern)``."""
     return text_filter(pattern)(haystack(frames))
+
+
+_OF_PROCESS: Mapping[ProcessSort, Callable[[Process], float | str]] = {
+    ProcessSort.PID: lambda process: process.pid,
+    ProcessSort.USER: lambda process: process.user,
+    ProcessSort.RSS: lambda process: process.rss,
+    ProcessSort.GROWTH: lambda process: process.growth or 0.0,
+    ProcessSort.THREADS: lambda process: process.threads,
+    ProcessSort.AGE: lambda process: process.age_s,
+    ProcessSort.COMMAND: lambda process: process.command or process.comm,
+}
+_RISING = {ProcessSort.PID, ProcessSort.USER, ProcessSort.COMMAND}
+
+
+def rises(key: ProcessSort, *, reverse: bool) -> bool:
+    """Tell whether the list begins with the least: so for numbers and names of processes."""
+    return (key in _RISING) is not reverse
+
+
+def ordered_processes(
+    processes: Sequence[Process], key: ProcessSort, *, reverse: bool = False
+) -> list[Process]:
+    """Return the processes by ``key``, in the order that is usual for it unless ``reverse``.
+
+    Equal ones come by size where growth is asked for, and then by PID, so that rows do not dance.
+    """
+    found = sorted(processes, key=lambda process: process.pid)
+    if key is ProcessSort.GROWTH:
+        found.sort(key=lambda process: process.rss, reverse=True)
+    found.sort(key=_OF_PROCESS[key], reverse=not rises(key, reverse=reverse))
+    return found
+
+
+def process_text(process: Process) -> str:
+    """Return the text that a filter searches: number, user, name and command line, one a line."""
+    command = process.folder + process.command
+    return f"{process.pid}\n{process.user}\n{process.comm}\n{command}"

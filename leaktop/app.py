@@ -5,10 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import App
@@ -17,22 +15,21 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from leaktop import messages as say
-from leaktop.collector import Collector
 from leaktop.format import clean
-from leaktop.model import Filters, Frame, Memory, SortKey, Tracing
-from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import Facts, HelpScreen
+from leaktop.model import Filters, Process, SortKey
+from leaktop.picking import Picking, Watcher, open_apart
+from leaktop.screens.help import HelpScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
+from leaktop.screens.picker import PickerScreen
+from leaktop.screens.picker_help import PickerHelpScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
-from leaktop.source import Source
+from leaktop.session import Session
+from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
 from leaktop.widgets.filter_bar import next_rate
-from leaktop.widgets.status_bar import Stage, Status
+from leaktop.widgets.status_bar import Stage
 
-_Kept = TypeVar("_Kept")
-_KEPT_DETAILS = 64
-_SPARE_NAMES = 4096
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
@@ -41,9 +38,11 @@ _SWITCH_S = 0.0005
 class LeaktopApp(App[int]):
     """Shows what ``source`` reads; ``run`` returns the exit code of the process.
 
-    Nothing is attached before the first paint, and everything is detached before the process can
-    end. Where the source fails, ``failure`` is the message to print once the screen is gone. With
-    ``iterations`` it quits by itself when it has shown so many snapshots.
+    Without a source it begins with the picker, which opens the source of what is picked and comes
+    back when that is left. Nothing is attached before the first paint, and everything is detached
+    before the process can end. Where the given source fails, ``failure`` is the message to print
+    once the screen is gone. With ``iterations`` it quits by itself when it has shown so many
+    snapshots.
     """
 
     CSS_PATH = "app.tcss"
@@ -59,8 +58,9 @@ class LeaktopApp(App[int]):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | None = None,
         *,
+        picking: Picking | None = None,
         filters: Filters,
         delay_s: float = 1.0,
         sort: SortKey = SortKey.BYTES,
@@ -75,29 +75,32 @@ class LeaktopApp(App[int]):
         self.animation_level = "none"
         self.ascii_only = ascii_only
         self.failure: str | None = None
-        self.collector = Collector(source, self.post_message, delay_s)
-        self._source = source
+        self._limits = filters
+        self._delay_s = delay_s
         self._sort = sort
-        self._status = Status(source.target, filters)
-        self._latest: say.SnapshotReady | None = None
         self._iterations = iterations
-        self._shown = 0
-        self._tracing: Tracing | None = None
-        self._memory: Memory | None = None
-        self._problems: Mapping[str, str] = {}
-        self._names: dict[int, tuple[Frame, ...]] = {}
-        self._details: OrderedDict[int, say.DetailReady] = OrderedDict()
-        self._lines: OrderedDict[int, say.LinesReady] = OrderedDict()
         self._exit_code = 0
+        self._session = None if source is None else self._new_session(source)
+        self._picking = picking
+        self._picker: PickerScreen | None = None
+        self._watcher: Watcher | None = None
+        if source is None and picking is not None:
+            self._picker = PickerScreen(picking.warning)
+            self._watcher = Watcher(picking, self.post_message)
+        self._opening: Process | None = None
+        self._ending: dict[object, str] = {}
 
     @property
-    def status(self) -> Status:
-        """What the screen says."""
-        return self._status
+    def session(self) -> Session:
+        """What is traced; there is one unless the picker is on the screen."""
+        assert self._session is not None
+        return self._session
 
     def get_default_screen(self) -> Screen[None]:
-        """Return the table of stacks."""
-        return MainScreen(self._status, self._sort)
+        """Return the table of stacks, or the picker."""
+        if self._picker is not None:
+            return self._picker
+        return MainScreen(self.session.status, self._sort)
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -108,118 +111,106 @@ class LeaktopApp(App[int]):
                 loop.add_signal_handler(number, self._leave)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
-    def on_ready(self) -> None:
-        """Begin to attach: the first paint is out."""
+    @on(events.Ready)  # by its type: a collector's Ready has the same name
+    def _painted(self) -> None:
+        """Begin to attach, or to read the processes: the first paint is out."""
         self._cover(self.size)
-        self.collector.start()
+        if self._watcher is not None:
+            self._watcher.start()
+        if self._session is not None:
+            self._session.collector.start()
 
     def on_unmount(self) -> None:
         """Detach, also when the screen crashed."""
-        self.collector.stop()
+        self._ask_to_stop()
+        if self._session is not None:
+            self._session.collector.stop()
 
-    @on(say.Progress)
-    def _progressed(self, message: say.Progress) -> None:
-        self._change(progress=clean(message.text))
+    @on(say.Said)
+    def _said(self, message: say.Said) -> None:
+        if isinstance(message, say.Closed):
+            self._source_closed(message)
+        if (session := self._session) is None or message.collector is not session.collector:
+            return  # late words of a session that was left
+        session.take(message)
+        if isinstance(message, say.SnapshotReady) and session.shown == self._iterations:
+            self.screen.call_after_refresh(self._leave)
+        elif isinstance(message, say.SourceFailed):
+            self._source_failed(message)
+        self._show_attaching()
 
-    @on(say.Ready)
-    def _ready_to_trace(self, message: say.Ready) -> None:
-        self._tracing = message.tracing
-        self._tell_help()
-        self._change(stage=Stage.TRACING, progress="")
-
-    @on(say.MemoryRead)
-    def _memory_read(self, message: say.MemoryRead) -> None:
-        self._memory = message.memory
-        self._tell_help()
-
-    @on(say.SnapshotReady)
-    def _snapshot_came(self, message: say.SnapshotReady) -> None:
-        self._latest = message
-        self._drop_old_names(message)
-        if not self._status.paused:
-            self._show_latest()
-            self._shown += 1
-            if self._shown == self._iterations:
-                self.screen.call_after_refresh(self._leave)
-
-    @on(say.SymbolsReady)
-    def _names_came(self, message: say.SymbolsReady) -> None:
-        self._names.update(message.frames)
-        self._learn_problems(message.problems)
-        if isinstance(top := self._top, LiveScreen):
-            top.show_names(message.frames)
-
-    @on(say.LinesReady)
-    def _lines_came(self, message: say.LinesReady) -> None:
-        self._learn_problems(message.problems)
-        if message.frames:
-            _keep(self._lines, message.stack_id, message)
-            if (screen := self._detail_of(message.stack_id)) is not None:
-                screen.show_lines(message)
-
-    @on(say.DetailReady)
-    def _detail_came(self, message: say.DetailReady) -> None:
-        if message.detail is not None:
-            _keep(self._details, message.stack_id, message)
-        if (screen := self._detail_of(message.stack_id)) is not None and not (
-            self._status.paused and screen.has_detail
-        ):
-            screen.show_detail(message)
-
-    @on(say.FiltersApplied)
-    def _filters_applied(self) -> None:
-        self._change(refused="")
-
-    @on(say.FiltersRefused)
-    def _filters_refused(self, message: say.FiltersRefused) -> None:
-        reading = self._latest.reading if self._latest else None
-        filters = reading.snapshot.filters if reading else self._status.filters
-        self._change(refused=clean(message.error), filters=filters)
-
-    @on(say.TargetGone)
-    def _target_gone(self, message: say.TargetGone) -> None:
-        self._change(stage=Stage.GONE, progress=clean(message.reason))
-
-    @on(say.SourceFailed)
     def _source_failed(self, message: say.SourceFailed) -> None:
-        self.failure = str(message.error)
-        self._exit_code = message.error.exit_code
-        if message.started:
-            self._change(stage=Stage.FAILED, progress=clean(self.failure))
-        else:
-            self._leave()
+        if self._picker is None:
+            self.failure = str(message.error)
+            self._exit_code = message.error.exit_code
+            if not message.started:
+                self._leave()
+        elif not message.started:
+            self._session = None
+            self._note_failure(message.error)
 
     @on(LiveScreen.Resumed)
     def _resumed(self) -> None:
-        self._update()
+        if self._session is not None:
+            self._session.update()
 
     @on(MainScreen.NamesWanted)
     def _names_wanted(self) -> None:
-        reading = self._status.reading
-        if reading is None or not isinstance(top := self._top, MainScreen):
-            return
-        visible = top.table.visible_sites
-        first = [site.stack_id for site in visible if site.stack_id not in self._names]
-        rest = [s.stack_id for s in reading.snapshot.sites if s.stack_id not in self._names]
-        if rest:
-            self.collector.want_names(first, set(rest).difference(first))
+        if self._session is not None:
+            self._session.want_names()
 
     @on(MainScreen.FiltersEdited)
     def _filters_edited(self, message: MainScreen.FiltersEdited) -> None:
-        self._apply(message.filters)
+        if self._session is not None:
+            self._session.apply(message.filters)
 
     @on(MainScreen.StackOpened)
     def _stack_opened(self, message: MainScreen.StackOpened) -> None:
-        reading, stack_id = self._status.reading, message.site.stack_id
-        screen = DetailScreen(message.site, estimated=bool(reading and reading.snapshot.estimated))
-        if stack_id in self._lines:
-            screen.show_lines(self._lines[stack_id])
-        if stack_id in self._details:
-            screen.show_detail(self._details[stack_id])
-        screen.show_problems(self._problems)
-        self.collector.watch(stack_id)
-        self.collector.want_lines(stack_id)
-        self.push_screen(screen, lambda _: self.collector.watch(None))
+        if (session := self._session) is not None:
+            self.push_screen(session.open(message.site), lambda _: session.collector.watch(None))
+
+    @on(say.ProcessesRead)
+    def _processes_read(self, message: say.ProcessesRead) -> None:
+        if self._picker is not None:
+            self._picker.show(message.processes)
+
+    @on(PickerScreen.Picked)
+    def _picked(self, message: PickerScreen.Picked) -> None:
+        if self._picking is not None and self._opening is None and self._session is None:
+            self._opening = process = message.process
+            label = clean(f"{process.pid} ({process.comm})")
+            self._note(attaching=f"attaching to {label}", failed="")
+            open_apart(self._picking, process, self.post_message)
+
+    @on(say.OpenFailed)
+    def _open_failed(self, message: say.OpenFailed) -> None:
+        if message.process is self._opening:
+            self._opening = None
+            self._note_failure(message.error)
+
+    @on(say.SourceOpened)
+    def _source_opened(self, message: say.SourceOpened) -> None:
+        if message.process is self._opening:
+            self._opening = None
+            self._session = self._new_session(message.source)
+            self._session.collector.start()
+        else:  # no longer wanted
+            threading.Thread(target=message.source.close, daemon=True).start()
+
+    @on(PickerScreen.Cancelled)
+    @on(MainScreen.Left)
+    def _left(self) -> None:
+        """Leave the session that was picked, or is about to be."""
+        if self._picker is None or self._watcher is None:
+            return
+        if isinstance(self._top, MainScreen):
+            self.pop_screen()
+        self._opening = None
+        if self._session is not None:
+            self._let_go(self._session)
+            self._session = None
+        self._note(attaching="", failed="")
+        self._watcher.want(True)
 
     async def action_quit(self) -> None:
         """Quit."""
@@ -227,20 +218,23 @@ class LeaktopApp(App[int]):
 
     def action_help(self) -> None:
         """Show the help."""
-        self.collector.want_memory()
-        self.push_screen(HelpScreen(self._facts))
+        if isinstance(self._top, PickerScreen):
+            self.push_screen(PickerHelpScreen())
+        elif self._session is not None:
+            self._session.collector.want_memory()
+            self.push_screen(HelpScreen(self._session.facts))
 
     def action_pause(self) -> None:
         """Freeze the screen, or let it go on."""
-        self._change(paused=not self._status.paused)
-        if not self._status.paused and self._latest is not None:
-            self._show_latest()
-            self.collector.tick_now()
+        if self._session is not None:
+            self._session.pause()
 
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""
-        rate = next_rate(self._status.filters.sample_rate, step)
-        self._apply(replace(self._status.filters, sample_rate=rate))
+        if (session := self._session) is not None:
+            filters = session.status.filters
+            rate = next_rate(filters.sample_rate, step)
+            session.apply(replace(filters, sample_rate=rate))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Allow nothing but to quit while the terminal is too small."""
@@ -258,66 +252,59 @@ class LeaktopApp(App[int]):
         elif covered and not small:
             self.pop_screen()
 
-    def _apply(self, filters: Filters) -> None:
-        if filters == self._status.filters:
-            return
-        if self._status.stage in (Stage.GONE, Stage.FAILED):
-            self._change(refused="the target is no longer traced")
-            return
-        self._change(filters=filters, refused="")
-        self.collector.apply(filters)
-
-    def _show_latest(self) -> None:
-        if self._latest is not None:
-            reading = self._latest.reading
-            lost = {name: count for name, count in reading.snapshot.lost.items() if count}
-            self._change(reading=reading, trend=self._latest.trend, losses=lost)
-
-    def _change(self, **changes: object) -> None:
-        self._status = replace(self._status, **changes)  # type: ignore[arg-type]
-        self._update()
-
-    def _update(self) -> None:
-        if isinstance(top := self._top, LiveScreen):
-            top.show(self._status, self._names)
-
     # None on the way out.
     @property
     def _top(self) -> Screen[None] | None:
         return self.screen_stack[-1] if self.screen_stack else None
 
-    @property
-    def _facts(self) -> Facts:
-        reading = self._status.reading
-        lost = reading.snapshot.lost if reading is not None else {}
-        return Facts(self._status.target, self._tracing, self._memory, self._problems, lost)
+    def _new_session(self, source: Source) -> Session:
+        return Session(
+            source, self._limits, self._delay_s, self.post_message, lambda: self.screen_stack
+        )
 
-    def _tell_help(self) -> None:
-        if isinstance(top := self._top, HelpScreen):
-            top.show(self._facts)
+    # Shows the picker how far attaching has come, and once it has, the table of stacks.
+    @on(PickerScreen.Resumed)
+    def _show_attaching(self) -> None:
+        session, picker = self._session, self._picker
+        if session is None or picker is None or self._top is not picker:
+            return
+        if session.status.stage is Stage.STARTING:
+            step = session.status.progress
+            self._note(attaching=f"attaching to {session.label}" + (f": {step}" if step else ""))
+            return
+        self._note(attaching="")
+        if self._watcher is not None:
+            self._watcher.want(False)
+        self.push_screen(MainScreen(session.status, self._sort, picked=True))
 
-    def _detail_of(self, stack_id: int) -> DetailScreen | None:
-        for screen in self.screen_stack:
-            if isinstance(screen, DetailScreen) and screen.site.stack_id == stack_id:
-                return screen
-        return None
+    # Detaching goes on in the session's own thread, which says so at the end.
+    def _let_go(self, session: Session) -> None:
+        self._ending[session.collector] = session.label
+        session.collector.ask_to_stop()
+        self._note_ending()
 
-    def _learn_problems(self, problems: Mapping[str, str]) -> None:
-        if problems != self._problems:
-            self._problems = problems
-            for screen in self.screen_stack:
-                if isinstance(screen, DetailScreen):
-                    screen.show_problems(problems)
+    def _source_closed(self, message: say.Closed) -> None:
+        if self._ending.pop(message.collector, None) is not None:
+            self._note_ending()
 
-    # Stacks come and go for ever; names are kept for those that are there.
-    def _drop_old_names(self, message: say.SnapshotReady) -> None:
-        sites = message.reading.snapshot.sites
-        if len(self._names) > 2 * len(sites) + _SPARE_NAMES:
-            held = {site.stack_id for site in sites}
-            self._names = {i: frames for i, frames in self._names.items() if i in held}
+    def _note_ending(self) -> None:
+        self._note(detaching=", ".join(self._ending.values()))
+
+    def _note_failure(self, error: SourceError) -> None:
+        self._note(attaching="", failed=" ".join(str(error).splitlines()))
+
+    def _note(self, **changes: str) -> None:
+        if self._picker is not None:
+            self._picker.note(**changes)
+
+    def _ask_to_stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        if self._session is not None:
+            self._session.collector.ask_to_stop()
 
     def _leave(self) -> None:
-        self.collector.ask_to_stop()
+        self._ask_to_stop()
         if isinstance(self._driver, TerminalDriver):
             self._driver.ending = True
         self.exit(self._exit_code)
@@ -328,10 +315,3 @@ class LeaktopApp(App[int]):
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()
-
-
-def _keep(kept: "OrderedDict[int, _Kept]", key: int, value: _Kept) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > _KEPT_DETAILS:
-        kept.popitem(last=False)

@@ -9,12 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from leaktop import __version__
 from leaktop.format import clean, parse_bytes
-from leaktop.model import UNLIMITED, Filters, SortKey
+from leaktop.model import UNLIMITED, Filters, Process, SortKey
 from leaktop.source import Source, SourceError
+
+if TYPE_CHECKING:
+    from leaktop.picking import Picking
 
 DONE, FAILED, USAGE, NO_TARGET = 0, 1, 2, 4
 DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _replace_closed_streams()
     options = parse(arguments)
     try:
+        if not _names_a_target(options):
+            return _run_screen(None, options)
         source = _live_source(options)
         if options.batch:
             return _run_batch(source, options)
@@ -183,7 +188,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("give processes by PID (-p) or by name (--name), not both")
     if options.name == "":
         parser.error("--name needs a name, as ps -e shows it")
-    if options.pid is None and options.name is None and not options.kernel:
+    if not _names_a_target(options) and not _has_picker(options):
         parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
     if options.min_size > options.max_size:
         parser.error(
@@ -211,6 +216,17 @@ def _check_kernel(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("-k takes no command; what the kernel does for a process: leaktop -k -p PID")
     if options.kernel and options.pid is not None and len(options.pid) > 1:
         parser.error("-k takes one process at most: leaktop -k -p PID")
+
+
+def _names_a_target(options: argparse.Namespace) -> bool:
+    return options.pid is not None or options.name is not None or options.kernel
+
+
+def _has_picker(options: argparse.Namespace) -> bool:
+    """Tell whether there is a terminal in which a process can be picked."""
+    if options.batch or options.json:
+        return False
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -359,13 +375,30 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
 
 
-def _run_screen(source: Source, options: argparse.Namespace) -> int:
+def _picking(options: argparse.Namespace) -> "Picking":
+    from leaktop.picking import Picking  # noqa: PLC0415
+    from leaktop.processes import ProcessSampler, is_still_there  # noqa: PLC0415
+    from leaktop.tracer.privilege import what_is_missing  # noqa: PLC0415
+
+    def open_source(process: Process) -> Source:
+        source = _live_source(argparse.Namespace(**{**vars(options), "pid": [process.pid]}))
+        # as the source holds the process by now, it is the very one that was picked
+        if not is_still_there(process):
+            source.close()
+            raise SourceError(f"process {process.pid} ({process.comm}) has exited")
+        return source
+
+    return Picking(ProcessSampler().read, open_source, what_is_missing())
+
+
+def _run_screen(source: Source | None, options: argparse.Namespace) -> int:
     if options.no_color:
         os.environ["NO_COLOR"] = "1"
     from leaktop.app import LeaktopApp  # noqa: PLC0415
 
     app = LeaktopApp(
         source,
+        picking=_picking(options) if source is None else None,
         filters=_filters(options),
         delay_s=options.delay,
         sort=options.sort,

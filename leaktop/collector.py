@@ -17,6 +17,7 @@ from textual.message import Message
 
 from leaktop.excerpt import Reader, excerpts
 from leaktop.messages import (
+    Closed,
     DetailReady,
     FiltersApplied,
     FiltersRefused,
@@ -24,6 +25,7 @@ from leaktop.messages import (
     MemoryRead,
     Progress,
     Ready,
+    Said,
     SnapshotReady,
     SourceFailed,
     SymbolsReady,
@@ -106,10 +108,19 @@ class Collector:
         """Seconds from tick to tick."""
         return self._delay_s
 
-    def post(self, message: Message) -> None:
-        """Post to the screen, unless it is on its way out."""
+    def post(self, message: Said) -> None:
+        """Post to the screen, unless it is done with this source."""
         if not self.stopping.is_set():
-            self._post_message(message)
+            self._say(message)
+
+    def post_closed(self) -> None:
+        """Post that the source is closed; who left it may wait for that."""
+        with contextlib.suppress(RuntimeError):  # the screen's loop has ended
+            self._say(Closed())
+
+    def _say(self, message: Said) -> None:
+        message.collector = self
+        self._post_message(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +189,7 @@ class _TickThread(threading.Thread):
             # What even close cannot undo goes with the process: the kernel drops its probes.
             with contextlib.suppress(Exception):
                 self._source.close()
+            self._owner.post_closed()
 
     # A failed source is asked nothing more, but is closed only on leaving.
     def _loop(self, *, failed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What the collector's threads tell the screen, one small message each."""
+"""What worker threads tell the screen, one small message each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,17 @@ from textual.message import Message
 
 from leaktop.analyze import Reading
 from leaktop.excerpt import Excerpt
-from leaktop.model import Filters, Frame, Memory, StackDetail, Tracing
-from leaktop.source import SourceError
+from leaktop.model import Filters, Frame, Memory, Process, Processes, StackDetail, Tracing
+from leaktop.source import Source, SourceError
 
 
-class Progress(Message):
+class Said(Message):
+    """What a collector says; ``collector`` is the one, so that late words can be told apart."""
+
+    collector: object = None
+
+
+class Progress(Said):
     """One step of attaching, in a few words."""
 
     def __init__(self, text: str) -> None:
@@ -22,7 +28,7 @@ class Progress(Message):
         return isinstance(message, Progress)
 
 
-class Ready(Message):
+class Ready(Said):
     """Counting has begun, or takes in more code."""
 
     def __init__(self, tracing: Tracing) -> None:
@@ -30,7 +36,7 @@ class Ready(Message):
         self.tracing = tracing
 
 
-class MemoryRead(Message):
+class MemoryRead(Said):
     """What leaktop itself takes, as it was asked for."""
 
     def __init__(self, memory: Memory) -> None:
@@ -38,7 +44,7 @@ class MemoryRead(Message):
         self.memory = memory
 
 
-class SnapshotReady(Message):
+class SnapshotReady(Said):
     """A tick was read; ``trend`` is the total's outstanding bytes over the last ticks."""
 
     def __init__(self, reading: Reading, trend: Sequence[int]) -> None:
@@ -51,7 +57,7 @@ class SnapshotReady(Message):
         return isinstance(message, SnapshotReady)
 
 
-class SymbolsReady(Message):
+class SymbolsReady(Said):
     """Frames with names, by stack id; no frames where the source does not know the stack.
 
     ``problems`` says why modules have no names or lines (see ``Source.problems``).
@@ -65,7 +71,7 @@ class SymbolsReady(Message):
         self.problems = problems
 
 
-class LinesReady(Message):
+class LinesReady(Said):
     """One stack's frames with lines and inlined calls, and source text by index of the frame.
 
     ``problems`` says why modules have no names or lines (see ``Source.problems``).
@@ -85,7 +91,7 @@ class LinesReady(Message):
         self.problems = problems
 
 
-class DetailReady(Message):
+class DetailReady(Said):
     """What one stack's live blocks say; ``error`` says why there is no ``detail``."""
 
     def __init__(
@@ -102,7 +108,7 @@ class DetailReady(Message):
         self.error = error
 
 
-class FiltersApplied(Message):
+class FiltersApplied(Said):
     """The source uses these filters from now on."""
 
     def __init__(self, filters: Filters) -> None:
@@ -110,7 +116,7 @@ class FiltersApplied(Message):
         self.filters = filters
 
 
-class FiltersRefused(Message):
+class FiltersRefused(Said):
     """The source keeps the filters it had."""
 
     def __init__(self, error: str) -> None:
@@ -118,7 +124,7 @@ class FiltersRefused(Message):
         self.error = error
 
 
-class TargetGone(Message):
+class TargetGone(Said):
     """The target is no longer traced; the last snapshot stays."""
 
     def __init__(self, reason: str) -> None:
@@ -126,10 +132,44 @@ class TargetGone(Message):
         self.reason = reason
 
 
-class SourceFailed(Message):
+class SourceFailed(Said):
     """The source cannot start, or cannot go on where ``started``."""
 
     def __init__(self, error: SourceError, *, started: bool) -> None:
         super().__init__()
         self.error = error
         self.started = started
+
+
+class Closed(Said):
+    """The source is closed: nothing is attached any more."""
+
+
+class SourceOpened(Message):
+    """The source of a process that was picked is there, and not started."""
+
+    def __init__(self, process: Process, source: Source) -> None:
+        super().__init__()
+        self.process = process
+        self.source = source
+
+
+class OpenFailed(Message):
+    """The process that was picked cannot be traced."""
+
+    def __init__(self, process: Process, error: SourceError) -> None:
+        super().__init__()
+        self.process = process
+        self.error = error
+
+
+class ProcessesRead(Message):
+    """The processes of the machine were read."""
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self.processes = processes
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a newer reading replace one not shown yet."""
+        return isinstance(message, ProcessesRead)

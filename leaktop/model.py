@@ -4,7 +4,7 @@ Every room may import this one, and it imports only the standard library. Times 
 ``float`` unless a name ends in ``_ns``; sizes are bytes as ``int``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -260,6 +260,59 @@ class StackDetail:
     newest_s: float | None
     bytes_error: float = 0.0
     """Standard error of the stack's bytes as sampled; 0 when every block was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that may be picked, as it was when it was last looked at."""
+
+    pid: int
+    start_time: int
+    """Clock ticks since boot; with the PID it names one process for ever."""
+    comm: str
+    rss: int
+    """Resident bytes."""
+    threads: int = 1
+    user: str = ""
+    """Name of the user as whom it acts, or the number; empty where that is not known yet."""
+    command: str = ""
+    """The command line without ``folder``; empty where there is none, or it is not known yet."""
+    folder: str = ""
+    """Where its program is, with a slash at the end."""
+    age_s: float = 0.0
+    growth: float | None = None
+    """Bytes a minute over ``span_s``; None until it was looked at twice."""
+    span_s: float = 0.0
+    """Seconds that ``trend`` covers."""
+    trend: Sequence[int] = ()
+    """Resident bytes, oldest first."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What no other process has or will have."""
+        return self.pid, self.start_time
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Every process that may be picked, in no order."""
+
+    processes: Sequence[Process] = ()
+    memory_total: int = 0
+    """Bytes of memory of the machine; 0 where that is not known."""
+    memory_available: int = 0
+
+
+class ProcessSort(StrEnum):
+    """What the list of processes is sorted by, in the order of its columns."""
+
+    PID = "pid"
+    USER = "user"
+    RSS = "rss"
+    THREADS = "threads"
+    AGE = "age"
+    GROWTH = "growth"
+    COMMAND = "command"
 
 
 class SortKey(StrEnum):

@@ -46,7 +46,7 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """The fields of /proc/PID/stat that tell processes apart."""
+    """The fields of /proc/PID/stat that tell processes apart, and what they take."""
 
     comm: str
     state: str
@@ -55,6 +55,9 @@ class Stat:
     """Clock ticks since boot; with the PID it names one process for ever."""
     start_stack: int
     """Bottom of the stack; a new image after exec has another."""
+    threads: int
+    resident: int
+    """Pages."""
 
     @property
     def kernel_thread(self) -> bool:
@@ -105,6 +108,8 @@ def parse_stat(text: str) -> Stat:
             flags=int(fields[6]),
             start_time=int(fields[19]),
             start_stack=int(fields[25]),
+            threads=int(fields[17]),
+            resident=int(fields[21]),
         )
     except IndexError:
         raise ValueError(f"not a stat line: {text[:60]!r}") from None
@@ -124,11 +129,33 @@ def parse_statm_resident(text: str) -> int:
     return int(fields[1])
 
 
+def parse_effective_uid(text: str) -> int:
+    """Return the user as whom a process acts from its ``status``; raises ValueError without."""
+    fields = parse_status(text).get("Uid", "").split()
+    if len(fields) < 2:  # noqa: PLR2004
+        raise ValueError(f"no Uid in status: {text[:60]!r}")
+    return int(fields[1])
+
+
+def parse_command(text: str) -> tuple[str, str]:
+    """Return the folder of the program that ``cmdline`` names, and its command line without it.
+
+    The folder ends in a slash, and is empty where the program has no absolute path: then the text
+    may be a title that the process has given itself, which is left alone. Both are empty where
+    there is no command line.
+    """
+    program, *arguments = text.rstrip("\0").split("\0")
+    folder = ""
+    if program.startswith("/") and " " not in program:
+        folder = program[: program.rindex("/") + 1]
+    return folder, " ".join([program[len(folder) :], *arguments]).strip()
+
+
 def parse_meminfo(text: str) -> dict[str, int]:
-    """Return the amounts of ``meminfo`` by name, in bytes; counts of pages are left out."""
-    amounts = {}
+    """Return the sizes of ``meminfo`` in bytes by name; lines that are none are passed over."""
+    sizes = {}
     for name, value in parse_status(text).items():
         number, _, unit = value.partition(" ")
-        if unit == "kB" and number.isdecimal():
-            amounts[name] = int(number) * 1024
-    return amounts
+        if number.isascii() and number.isdecimal() and unit == "kB":
+            sizes[name] = int(number[:20]) * 1024
+    return sizes

@@ -1,7 +1,7 @@
 """The help screen: keys, columns, signs, losses, and what is traced."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +19,8 @@ from leaktop.widgets.rows import RowsView
 KEYS = (
     ("↑ ↓ j k", "one row up or down; PgUp PgDn a page; g Home first row, G End last row"),
     ("Enter", "open a stack: frames, source lines, ages and sizes of what it holds"),
-    ("Esc", "go back; on the table: drop the text filter. It never quits"),
+    ("Esc", "go back; on the table: drop the text filter, or go back to the processes."
+     " It never quits"),
     ("s < >", "sort by the next or previous column; so does a click on a heading"),
     ("r", "reverse the order"),
     ("f", "show the innermost frame under WHERE, allocators and all, or again what matters"),
@@ -55,7 +56,9 @@ SIGNS = (
 
 _KEY_WIDTH = 11
 _NAME_MAX = 20
-_Line = tuple[str, str, str]  # style, key, text
+Line = tuple[str, str, str]
+"""Style, key, text."""
+Sections = Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +75,16 @@ class Facts:
     lost: Mapping[str, int]
 
 
-class HelpText(RowsView):
-    """Scrolls through the help; there is nothing to select."""
+class TextView(RowsView):
+    """Scrolls through a text; there is nothing to select. Subclasses give ``text``."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._facts = facts
-        self._lines: list[_Line] = []
+        self._lines: list[Line] = []
 
-    def show(self, facts: Facts) -> None:
-        """Show these facts."""
-        self._facts = facts
-        self._wrap()
-        self.settle()
-        self.repaint()
+    def text(self, width: int) -> Iterator[Line]:
+        """Return the lines, none of them longer than ``width``."""
+        raise NotImplementedError
 
     def on_resize(self) -> None:
         """Wrap the text to the new width."""
@@ -93,15 +92,7 @@ class HelpText(RowsView):
         super().on_resize()
 
     def _wrap(self) -> None:
-        width = max(20, self.size.width - 2)
-        self._lines = [
-            *_traced(self._facts.target, self._facts.tracing, width),
-            *_unnamed(self._facts.problems, width),
-            *_keys_and_signs(width),
-            *_probes(self._facts.tracing, width),
-            *_memory(self._facts.memory, width),
-            *_losses(self._facts.lost, width),
-        ]
+        self._lines = list(self.text(max(20, self.size.width - 2)))
 
     @property
     def row_count(self) -> int:
@@ -138,6 +129,30 @@ class HelpText(RowsView):
         return line.strip()
 
 
+class HelpText(TextView):
+    """What there is to say of this run, and of the main screen."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__()
+        self._facts = facts
+
+    def show(self, facts: Facts) -> None:
+        """Show these facts."""
+        self._facts = facts
+        self._wrap()
+        self.settle()
+        self.repaint()
+
+    def text(self, width: int) -> Iterator[Line]:
+        """Return the whole help."""
+        yield from _traced(self._facts.target, self._facts.tracing, width)
+        yield from _unnamed(self._facts.problems, width)
+        yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
+        yield from _probes(self._facts.tracing, width)
+        yield from _memory(self._facts.memory, width)
+        yield from _losses(self._facts.lost, width)
+
+
 class HelpScreen(Screen[None]):
     """Help over whatever was on the screen."""
 
@@ -167,7 +182,7 @@ class HelpScreen(Screen[None]):
         self.dismiss()
 
 
-def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[_Line]:
+def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[Line]:
     yield "title", "TRACED", ""
     if tracing is None:
         yield from _wrapped("nothing yet: still attaching", width)
@@ -190,7 +205,7 @@ def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[_Li
             yield from _wrapped(f"not {left_out}", width, indent=2)
 
 
-def _probes(tracing: Tracing | None, width: int) -> Iterator[_Line]:
+def _probes(tracing: Tracing | None, width: int) -> Iterator[Line]:
     libraries = () if tracing is None else tracing.libraries
     if libraries:
         yield "dim", "", ""
@@ -206,7 +221,7 @@ def _probes(tracing: Tracing | None, width: int) -> Iterator[_Line]:
         yield from _probes_in(library, width)
 
 
-def _probes_in(library: TracedLibrary, width: int) -> Iterator[_Line]:
+def _probes_in(library: TracedLibrary, width: int) -> Iterator[Line]:
     longest = max((len(fmt.clean(each.name)) for each in library.functions), default=0)
     for each in library.functions:
         key = f"  {fmt.clean(each.name)}"
@@ -222,7 +237,7 @@ def _place(function: TracedFunction) -> str:
     return f"{where}: {function.why}" if function.why else where
 
 
-def _memory(memory: Memory | None, width: int) -> Iterator[_Line]:
+def _memory(memory: Memory | None, width: int) -> Iterator[Line]:
     if memory is None:
         return
     yield "dim", "", ""
@@ -237,7 +252,7 @@ def _memory(memory: Memory | None, width: int) -> Iterator[_Line]:
         yield from _entry(f"  {name}", fmt.format_bytes(size), width, _NAME_MAX)
 
 
-def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[_Line]:
+def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[Line]:
     if problems:
         yield "dim", "", ""
         yield "title", "WITHOUT NAMES OR LINES", ""
@@ -245,15 +260,16 @@ def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[_Line]:
         yield from _wrapped(f"{fmt.clean(name)}: {problems[name]}", width)
 
 
-def _keys_and_signs(width: int) -> Iterator[_Line]:
-    for title, entries in (("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)):
+def sections(parts: Sections, width: int) -> Iterator[Line]:
+    """Return titles, each with its entries, a key and a text, under it."""
+    for title, entries in parts:
         yield "dim", "", ""
         yield "title", title, ""
         for key, text in entries:
             yield from _entry(key, text, width, _KEY_WIDTH)
 
 
-def _losses(lost: Mapping[str, int], width: int) -> Iterator[_Line]:
+def _losses(lost: Mapping[str, int], width: int) -> Iterator[Line]:
     yield "dim", "", ""
     yield "title", "LOSSES", ""
     yield from _wrapped(
@@ -269,7 +285,7 @@ def _losses(lost: Mapping[str, int], width: int) -> Iterator[_Line]:
 
 
 # Whole lines, what goes on in the next one set in by ``indent`` and two more.
-def _wrapped(text: str, width: int, indent: int = 0, style: str = "dim") -> Iterator[_Line]:
+def _wrapped(text: str, width: int, indent: int = 0, style: str = "dim") -> Iterator[Line]:
     first = " " * indent
     further = f"{first}  " if indent else ""
     for part in textwrap.wrap(
@@ -278,7 +294,7 @@ def _wrapped(text: str, width: int, indent: int = 0, style: str = "dim") -> Iter
         yield style, part, ""
 
 
-def _entry(key: str, text: str, width: int, key_width: int) -> Iterator[_Line]:
+def _entry(key: str, text: str, width: int, key_width: int) -> Iterator[Line]:
     wrapped = textwrap.wrap(text, max(20, width - key_width))
     for i, part in enumerate(wrapped):
         yield "strong", (key if i == 0 else "").ljust(key_width), part

@@ -18,7 +18,7 @@ from leaktop.widgets.frames import FramesView, no_stack
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_table import Rows, SiteTable
-from leaktop.widgets.status_bar import Stage, Status, StatusBar
+from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
 
 _HINTS = (
     ("Enter", "open"),
@@ -76,6 +76,9 @@ class MainScreen(LiveScreen):
             super().__init__()
             self.site = site
 
+    class Left(Message):
+        """Esc with nothing left to clear."""
+
     class NamesWanted(Message):
         """Other stacks are in sight."""
 
@@ -83,8 +86,10 @@ class MainScreen(LiveScreen):
             """Let a later one replace one not handled yet."""
             return isinstance(message, MainScreen.NamesWanted)
 
-    def __init__(self, status: Status, sort: SortKey) -> None:
+    def __init__(self, status: Status, sort: SortKey, *, picked: bool = False) -> None:
+        """Show ``status``; where it was ``picked``, Esc leads back to the picker."""
         super().__init__()
+        self._back = (("Esc", "processes"),) if picked else ()
         self.sort = sort
         self.reverse = False
         self.innermost = False
@@ -95,7 +100,8 @@ class MainScreen(LiveScreen):
         self._processes: Mapping[int, Target] = {}
         self._refilter_pending = False
         self._bar = StatusBar()
-        self._filters = FilterBar()
+        self._line = FilterLine()
+        self._filters = FilterBar(self._line)
         self.table = SiteTable()
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
@@ -106,7 +112,7 @@ class MainScreen(LiveScreen):
         yield self._filters
         yield self.table
         yield self._stack
-        yield KeyHints(_HINTS, _SHORT_HINTS)
+        yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
 
     def on_mount(self) -> None:
         """Show what there is before the first snapshot."""
@@ -117,7 +123,7 @@ class MainScreen(LiveScreen):
         """Show the state of things."""
         self._status, self._names = replace(status, pattern=self.pattern), names
         self._bar.show(self._status)
-        self._filters.show(self._status)
+        self._line.show(self._status)
         self._show_rows()
 
     def show_names(self, fresh: Names) -> None:
@@ -225,8 +231,11 @@ class MainScreen(LiveScreen):
         self._show_rows()
 
     def action_clear(self) -> None:
-        """Drop the text filter."""
-        self._set_pattern("")
+        """Drop the text filter; with none, leave."""
+        if self.pattern:
+            self._set_pattern("")
+        else:
+            self.post_message(self.Left())
 
     def action_edit(self, field: str) -> None:
         """Edit a filter in place."""

@@ -39,12 +39,19 @@ def missing_capabilities(status: str, needed: Mapping[int, str] = NEEDED) -> lis
     ]
 
 
+def what_is_missing(needed: Mapping[int, str] = NEEDED) -> str:
+    """Return which privileges are missing and what to do, in a line; empty where none is."""
+    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()), needed)
+    if not missing:
+        return ""
+    what = "another process" if needed is NEEDED else "the kernel"
+    return f"tracing {what} needs {', '.join(missing)}: {_remedy()}"
+
+
 def check_privileges(needed: Mapping[int, str] = NEEDED) -> None:
     """Raise TracerError (exit code 3) naming what is missing."""
-    missing = missing_capabilities(os.fsdecode(Path("/proc/self/status").read_bytes()), needed)
-    if missing:
-        what = "another process" if needed is NEEDED else "the kernel"
-        raise TracerError(f"tracing {what} needs {', '.join(missing)}: {_remedy()}", exit_code=3)
+    if missing := what_is_missing(needed):
+        raise TracerError(missing, exit_code=3)
 
 
 def _remedy() -> str:

@@ -8,7 +8,7 @@ from textual.message import Message
 from textual.widgets import Input, Label
 
 from leaktop.format import clean, to_ascii
-from leaktop.widgets.status_bar import FilterLine, Status
+from leaktop.widgets.lines import LinesView
 
 FIELDS = {"min": " min size ", "max": " max size ", "text": " filter / "}
 """What can be edited, and its prompt."""
@@ -64,10 +64,11 @@ class FilterBar(Horizontal):
             super().__init__()
             self.field = field
 
-    def __init__(self) -> None:
+    def __init__(self, line: LinesView) -> None:
+        """``line`` shows the filters."""
         super().__init__()
         self._field = ""
-        self._line = FilterLine()
+        self._line = line
         self._prompt = Label("", id="prompt", markup=False)
         self._input = _Prompt(compact=True, select_on_focus=False, disabled=True, max_length=200)
         self._input.cursor_blink = False  # a blink is bytes to the terminal
@@ -79,10 +80,6 @@ class FilterBar(Horizontal):
         yield self._prompt
         yield self._input
         yield self._says
-
-    def show(self, status: Status) -> None:
-        """Show the filters of ``status``."""
-        self._line.show(status)
 
     def edit(self, field: str, text: str) -> None:
         """Begin to edit ``field``, one of ``FIELDS``."""

@@ -1,6 +1,6 @@
 """A list of rows with one selected: movement by key and wheel, shared by all the lists."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import events
@@ -148,3 +148,53 @@ class RowsView(LinesView, can_focus=True):
     def on_mouse_scroll_up(self) -> None:
         """Move up by the wheel."""
         self.select(self.index - 3)
+
+
+class KeyedRowsView(RowsView):
+    """Rows that are known by keys: the selection stays on its key while rows move."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self._keys: Sequence[Hashable] = ()
+        self._selected: Hashable = None
+
+    @property
+    def row_count(self) -> int:
+        """How many rows are shown."""
+        return len(self._keys)
+
+    def follow(self, keys: Sequence[Hashable], existing: Container[Hashable]) -> None:
+        """Take other rows; a key that is gone hands the selection to its neighbour.
+
+        One that exists but is not among ``keys`` lends it, and has it back when it is shown again.
+        """
+        before, self._keys = self._keys, keys
+        self.index = self._find(before, {key: i for i, key in enumerate(keys)})
+        if self._selected not in existing:
+            self._remember()
+        self.settle()
+        self.repaint()
+
+    def forget(self) -> None:
+        """Let the selection go to the first row."""
+        self._selected = None
+
+    def select(self, index: int) -> None:
+        """Select a row and remember its key."""
+        self.index = min(max(0, index), max(0, self.row_count - 1))
+        self._remember()
+        super().select(index)
+
+    def _remember(self) -> None:
+        self._selected = self._keys[self.index] if self._keys else self._selected
+
+    # Where the selected key is now; where it is not, the nearest of those below it, then above.
+    def _find(self, before: Sequence[Hashable], index: Mapping[Hashable, int]) -> int:
+        if self._selected is None:
+            return 0
+        if self._selected in index:
+            return index[self._selected]
+        for key in [*before[self.index :], *reversed(before[: self.index])]:
+            if key in index:
+                return index[key]
+        return 0

@@ -13,24 +13,16 @@ from leaktop import format as fmt
 from leaktop.analyze import frame_that_matters, is_plumbing
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.names import short_name
+from leaktop.widgets.columns import Column, column_at, put_titles
 from leaktop.widgets.frames import module_text, no_stack
 from leaktop.widgets.lines import LineBuilder
-from leaktop.widgets.rows import RowsView
+from leaktop.widgets.rows import KeyedRowsView
 
 WIDE = 120
 """Cells from which the table shows more columns."""
 
 _CALLERS = 6
 _CACHE_CELLS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of figures, right-aligned."""
-
-    title: str
-    width: int
-    key: SortKey | None = None
 
 
 _COLUMNS = (
@@ -64,7 +56,7 @@ class Rows:
     """What to say where there are no sites."""
 
 
-class SiteTable(RowsView):
+class SiteTable(KeyedRowsView):
     """The stacks in order; the selection stays on its stack while rows move."""
 
     class SortClicked(Message):
@@ -77,12 +69,6 @@ class SiteTable(RowsView):
     def __init__(self) -> None:
         super().__init__()
         self._rows = Rows()
-        self._selected: int | None = None
-
-    @property
-    def row_count(self) -> int:
-        """How many stacks are shown."""
-        return len(self._rows.sites)
 
     @property
     def selected(self) -> Site | None:
@@ -99,39 +85,13 @@ class SiteTable(RowsView):
 
         One that is only filtered out lends it, and has it back when it is shown again.
         """
-        before, self._rows = self._rows, rows
-        index = {site.stack_id: i for i, site in enumerate(rows.sites)}
-        self.index = self._find(before.sites, index)
-        if self._selected not in rows.growth:
-            self._remember()
-        self.settle()
-        self.repaint()
+        self._rows = rows
+        self.follow([site.stack_id for site in rows.sites], rows.growth)
 
     def show_names(self, names: Mapping[int, tuple[Frame, ...]]) -> None:
         """Paint the rows again whose names came."""
         if any(site.stack_id in names for site in self.visible_sites):
             self.repaint()
-
-    def select(self, index: int) -> None:
-        """Select a row and remember its stack."""
-        self.index = min(max(0, index), max(0, self.row_count - 1))
-        self._remember()
-        super().select(index)
-
-    def _remember(self) -> None:
-        site = self.selected
-        self._selected = site.stack_id if site else self._selected
-
-    # Where the selected stack is now; where it is not, the nearest of those below it, then above.
-    def _find(self, before: Sequence[Site], index: Mapping[int, int]) -> int:
-        if self._selected is None:
-            return 0
-        if self._selected in index:
-            return index[self._selected]
-        for site in [*before[self.index :], *reversed(before[: self.index])]:
-            if site.stack_id in index:
-                return index[site.stack_id]
-        return 0
 
     @property
     def _columns(self) -> tuple[Column, ...]:
@@ -145,11 +105,7 @@ class SiteTable(RowsView):
         """Draw the titles; the sort column carries an arrow."""
         line = self.builder(self.style("heading"))
         line.put(" ")
-        for column in self._columns:
-            arrow = ""
-            if column.key is self._rows.sort:
-                arrow = "▲" if self._rows.reverse else "▼"
-            line.cell(column.title + arrow, column.width, right=True)
+        put_titles(line, self._columns, self._rows.sort, rising=self._rows.reverse)
         position = self.position
         where = "WHERE: innermost frame" if self._rows.innermost else "WHERE"
         line.put("   ").cell(where, self._where_width(line, len(position)))
@@ -159,13 +115,9 @@ class SiteTable(RowsView):
 
     def heading_clicked(self, x: int) -> None:
         """Ask for the order by the column at ``x``."""
-        right = 1
-        for column in self._columns:
-            right += column.width
-            if x < right:
-                if column.key:
-                    self.post_message(self.SortClicked(column.key))
-                return
+        column = column_at(self._columns, x)
+        if column is not None and isinstance(column.key, SortKey):
+            self.post_message(self.SortClicked(column.key))
 
     def row(self, index: int, *, selected: bool) -> Strip:
         """Draw one stack."""

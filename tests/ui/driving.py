@@ -48,21 +48,21 @@ class Driver:
         await self.pilot.pause()
 
     async def traced(self) -> None:
-        await self.until(lambda: self.app.status.stage is Stage.TRACING)
+        await self.until(lambda: self.app.session.status.stage is Stage.TRACING)
 
     async def tick(self, *, named: bool = True) -> None:
         """Have the next snapshot read, and wait until it and its names are here."""
-        before = self.app._latest
-        self.app.collector.tick_now()
-        await self.until(lambda: self.app._latest is not before)
+        before = self.app.session.latest
+        self.app.session.collector.tick_now()
+        await self.until(lambda: self.app.session.latest is not before)
         if named:
             await self.named()
 
     async def named(self) -> None:
-        latest = self.app._latest
+        latest = self.app.session.latest
         assert latest is not None
         sites = latest.reading.snapshot.sites
-        await self.until(lambda: all(site.stack_id in self.app._names for site in sites))
+        await self.until(lambda: all(site.stack_id in self.app.session.names for site in sites))
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

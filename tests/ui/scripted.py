@@ -98,7 +98,7 @@ class ScriptedSource:
         self.resolved: list[tuple[list[int], bool]] = []
         self.applied: list[Filters] = []
         self.failures: dict[str, Exception] = {}
-        self.gates = {name: Gate() for name in ("start", "snapshot", "detail", "resolve")}
+        self.gates = {name: Gate() for name in ("start", "snapshot", "detail", "resolve", "close")}
         self.threads: dict[str, set[int]] = {}
         self._filters: Filters | None = None
 

@@ -79,11 +79,11 @@ def test_stop_returns_while_the_source_is_busy(state: str) -> None:
     assert collector._ticks.is_alive()
     assert source.closed == 0
     posted = len(inbox.messages)
-    # Once the source answers, it is closed, and nobody is told anything more.
+    # Once the source answers, it is closed, and nobody is told anything more but that.
     source.gates[state].open()
     join(collector)
     assert source.closed == 1
-    assert len(inbox.messages) == posted
+    assert [type(message) for message in inbox.messages[posted:]] == [say.Closed]
 
 
 def _idle(collector: Collector, source: ScriptedSource, inbox: Inbox) -> None:
@@ -232,5 +232,5 @@ async def test_a_crashing_screen_closes_the_source(monkeypatch: pytest.MonkeyPat
             monkeypatch.setattr(LeaktopApp, "action_help", crash)
             await driver.pilot.press("question_mark")
             await driver.until(lambda: not driver.app.is_running)
-    join(driver.app.collector)
+    join(driver.app.session.collector)
     assert source.closed == 1

@@ -220,14 +220,14 @@ async def test_filters_are_applied_while_running(keys: list[str], filters: Filte
     async with driving(leaky_source()) as driver:
         await driver.press(*keys)
         await driver.until(lambda: driver.source.applied[-1:] == [filters])
-        assert driver.app.status.filters == filters
+        assert driver.app.session.status.filters == filters
 
 
 async def test_invalid_size_says_so_in_place_and_keeps_the_old() -> None:
     async with driving(leaky_source()) as driver:
         await driver.press("z", *"4x", "enter")
         assert "'4x' is no size" in driver.text()
-        assert driver.app.status.filters == Filters()
+        assert driver.app.session.status.filters == Filters()
         await driver.press("escape")
         assert "no size" not in driver.text()
         assert driver.source.applied == []
@@ -246,7 +246,7 @@ async def test_escape_while_editing_a_size_keeps_the_old() -> None:
         await driver.press("z")
         assert driver.app.screen.query_one(Input).value == "4k"
         await driver.press("ctrl+u", *"9", "escape")
-        assert driver.app.status.filters == Filters(min_size=4096)
+        assert driver.app.session.status.filters == Filters(min_size=4096)
         assert driver.source.applied == []
 
 
@@ -278,8 +278,8 @@ async def test_pause_freezes_the_screen_while_tracing_goes_on(key: str) -> None:
         assert driver.source.played == 2
         await driver.press(key)
         await driver.until(lambda: driver.source.played == 3)
-        await driver.until(lambda: driver.app.status.reading is not None
-                           and driver.app.status.reading.snapshot.elapsed_s == 62.0)  # fmt: skip
+        await driver.until(lambda: driver.app.session.status.reading is not None
+                  and driver.app.session.status.reading.snapshot.elapsed_s == 62.0)  # fmt: skip
         assert "[tracing]" in driver.text()
 
 

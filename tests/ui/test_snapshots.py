@@ -10,7 +10,9 @@ from textual.pilot import Pilot
 from leaktop.app import LeaktopApp
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
+from leaktop.source import SourceError
 from tests.ui.driving import Driver, make_app
+from tests.ui.picking import Machine, PickerDriver, make_picker
 from tests.ui.scripted import (
     JEMALLOC,
     LIBC,
@@ -129,7 +131,7 @@ async def _innermost(driver: Driver) -> None:
 
 async def _help(driver: Driver) -> None:
     await driver.press("question_mark")
-    await driver.until(lambda: driver.app._memory is not None)
+    await driver.until(lambda: driver.app.session.facts.memory is not None)
 
 
 async def _help_of_probes(driver: Driver) -> None:
@@ -150,9 +152,9 @@ async def _editing(driver: Driver) -> None:
 async def _filtered(driver: Driver) -> None:
     await driver.press("slash", *"handle", "enter")
     for _ in range(2):  # each brings a tick, which the trend shows
-        before = driver.app._latest
+        before = driver.app.session.latest
         await driver.press("plus")
-        await driver.until(lambda latest=before: driver.app._latest is not latest)  # type: ignore[misc]
+        await driver.until(lambda latest=before: driver.app.session.latest is not latest)  # type: ignore[misc]
 
 
 CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = {
@@ -181,6 +183,53 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "dark": (_main, _detail, {"theme": "textual-dark"}),
     "no_color": (lambda: _main(lost={"truncated": 12}), _second_row, {"no_color": True}),
 }
+
+
+async def _attaching(driver: PickerDriver) -> None:
+    source = leaky_source()
+    source.gates["start"].shut()
+    driver.machine.held = source.gates["start"]
+    driver.machine.sources.append(source)
+    await driver.press("enter")
+    await driver.until(lambda: "13 functions" in driver.picker.status.attaching)
+
+
+async def _not_attached(driver: PickerDriver) -> None:
+    source = leaky_source()
+    source.failures["start"] = SourceError("4242 (leaky) has no malloc: give its file with -O")
+    driver.machine.sources.append(source)
+    await driver.press("enter")
+    await driver.until(lambda: driver.picker.status.failed != "")
+
+
+PICKER_CASES: dict[str, tuple[Callable[[PickerDriver], Awaitable[object]], dict[str, Any]]] = {
+    "picker": (lambda driver: driver.press("j"), {}),
+    "picker_filtered": (lambda driver: driver.press("slash", *"app", "enter", "s", "s"), {}),
+    "picker_attaching": (_attaching, {}),
+    "picker_not_attached": (
+        _not_attached,
+        {"warning": "tracing another process needs CAP_BPF, CAP_PERFMON: run it with sudo"},
+    ),
+    "picker_ascii": (lambda driver: driver.press("j", "space"), {"ascii_only": True}),
+    "picker_help": (lambda driver: driver.press("question_mark"), {}),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("case", PICKER_CASES)
+def test_picture_of_the_picker(case: str, size: tuple[int, int], snap_compare: Compare) -> None:
+    script, options = PICKER_CASES[case]
+    machine = Machine()
+    app = make_picker(machine, **options)
+
+    async def drive(pilot: Pilot[int]) -> None:
+        driver = PickerDriver(app, machine, pilot)
+        await driver.until(lambda: driver.picker._latest is not None)
+        await script(driver)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+    if machine.held is not None:  # else its thread would never end
+        machine.held.open()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")

@@ -42,7 +42,7 @@ async def test_attaching_shows_progress() -> None:
     source.gates["start"].shut()
     async with driving(source, ticked=False) as driver:
         await driver.until(source.gates["start"].reached.is_set)
-        await driver.until(lambda: driver.app.status.progress == "attaching 13 functions")
+        await driver.until(lambda: driver.app.session.status.progress == "attaching 13 functions")
         text = driver.text()
         assert "[attaching]" in text
         assert "attaching 13 functions ..." in text
@@ -59,10 +59,10 @@ async def test_it_ends_after_as_many_snapshots_as_wanted(before: list[str]) -> N
         await driver.press(*before)
         await driver.tick()
         assert driver.app.is_running
-        driver.app.collector.tick_now()
+        driver.app.session.collector.tick_now()
         await driver.until(lambda: not driver.app.is_running)
         # The last one was on the screen.
-        reading = driver.app.status.reading
+        reading = driver.app.session.status.reading
         assert reading is not None
         assert reading.snapshot.elapsed_s == 62.0
     assert driver.app.return_value == 0
@@ -104,8 +104,8 @@ async def test_failing_while_running_keeps_what_was_there() -> None:
     source = leaky_source()
     async with driving(source) as driver:
         source.failures["snapshot"] = SourceError("the ring buffer is gone")
-        driver.app.collector.tick_now()
-        await driver.until(lambda: driver.app.status.stage is Stage.FAILED)
+        driver.app.session.collector.tick_now()
+        await driver.until(lambda: driver.app.session.status.stage is Stage.FAILED)
         text = driver.text()
         assert "[FAILED]" in text
         assert "! FAILED: the ring buffer is gone" in text
@@ -127,7 +127,7 @@ async def test_a_target_that_is_gone_stays_explorable() -> None:
         await driver.press("j")
         await driver.opened()
         await driver.tick()
-        await driver.until(lambda: driver.app.status.stage is Stage.GONE)
+        await driver.until(lambda: driver.app.session.status.stage is Stage.GONE)
         text = driver.text()
         assert f"! GONE: {GONE}" in text
         assert "[TARGET GONE]" in text
@@ -143,7 +143,7 @@ async def test_a_target_that_is_gone_stays_explorable() -> None:
         assert (await driver.opened()).site.stack_id == CACHE
         await driver.press("escape", "slash", *"parse", "enter", "s", "r")
         assert "parse_header" in driver.text()
-        driver.app.collector.tick_now()
+        driver.app.session.collector.tick_now()
         await driver.press("plus")
         assert source.played == played
         assert source.applied == []
@@ -158,7 +158,7 @@ async def test_a_target_that_goes_while_paused_says_so() -> None:
     async with driving(source) as driver:
         await driver.press("space")
         await driver.tick()
-        await driver.until(lambda: driver.app.status.stage is Stage.GONE)
+        await driver.until(lambda: driver.app.session.status.stage is Stage.GONE)
         assert GONE in driver.text()
         assert "cache_put" in driver.text()
         await driver.press("space")

@@ -360,7 +360,7 @@ async def test_problems_of_names_are_in_the_detail_view_of_their_stacks() -> Non
         assert "libunknown.so.1:" not in driver.text()
         # They come while the stack is open.
         source.unnamed = UNNAMED_MODULES
-        driver.app.collector.want_lines(LEAK)
+        driver.app.session.collector.want_lines(LEAK)
         await driver.until(lambda: "libunknown.so.1: cannot be read" in driver.text())
         assert "other.so" not in driver.text()
         assert "perf-4242" not in driver.text()

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from leaktop.procfs import (
     Mapping,
     Stat,
+    parse_command,
+    parse_effective_uid,
     parse_maps,
     parse_meminfo,
     parse_stat,
@@ -86,7 +88,8 @@ def test_anything_is_no_maps_at_worst(text: str) -> None:
 
 @given(NAMES.filter(lambda name: len(name) <= 64))
 def test_stat_of_any_name(name: str) -> None:
-    assert parse_stat(f"12 ({name}){STAT_TAIL}") == Stat(name, "S", 4194560, 1234, 140737)
+    stat = Stat(name, "S", 4194560, 1234, 140737, threads=17, resident=21)
+    assert parse_stat(f"12 ({name}){STAT_TAIL}") == stat
 
 
 def test_stat_of_hostile_names() -> None:
@@ -104,7 +107,7 @@ def test_own_stat() -> None:
 
 @given(st.text())
 def test_anything_is_a_value_error_at_worst(text: str) -> None:
-    for parse in (parse_stat, parse_statm_resident):
+    for parse in (parse_stat, parse_statm_resident, parse_effective_uid):
         with suppress(ValueError):
             parse(text)
 
@@ -134,3 +137,18 @@ def test_meminfo() -> None:
 @given(st.text())
 def test_meminfo_of_anything(text: str) -> None:
     assert all(amount >= 0 for amount in parse_meminfo(text).values())
+
+
+def test_effective_user() -> None:
+    assert parse_effective_uid("Name:\tsu\nUid:\t1000\t0\t0\t0\n") == 0
+    assert parse_effective_uid(Path("/proc/self/status").read_text()) == os.geteuid()
+    with pytest.raises(ValueError, match="no Uid"):
+        parse_effective_uid("Name:\tsu\n")
+
+
+@given(st.text())
+def test_commands_of_anything(text: str) -> None:
+    folder, command = parse_command(text)
+    assert folder == "" or (folder[0] == folder[-1] == "/")
+    assert "\0" not in folder + command
+    parse_meminfo(text)

@@ -1,0 +1,231 @@
+"""One tracing session as the screen knows it: what a collector has said so far, and what is shown.
+
+A session begins with a source and ends when it is left; late words of one that was left are not
+its successor's (see ``messages.Said``).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import singledispatchmethod
+from typing import Any, TypeVar
+
+from textual.message import Message
+from textual.screen import Screen
+
+from leaktop import messages as say
+from leaktop.collector import Collector
+from leaktop.format import clean
+from leaktop.model import Filters, Frame, Memory, Site, Tracing
+from leaktop.screens.detail import DetailScreen
+from leaktop.screens.help import Facts, HelpScreen
+from leaktop.screens.live import LiveScreen
+from leaktop.screens.main import MainScreen
+from leaktop.source import Source
+from leaktop.widgets.status_bar import Stage, Status
+
+_Kept = TypeVar("_Kept")
+_KEPT_DETAILS = 64
+_SPARE_NAMES = 4096
+
+
+class Session:
+    """The state of one source, handed to whichever of its screens is on top."""
+
+    def __init__(
+        self,
+        source: Source,
+        filters: Filters,
+        delay_s: float,
+        post: Callable[[Message], object],
+        screens: Callable[[], Sequence[Screen[Any]]],
+    ) -> None:
+        """``screens`` returns what is on the screen, the one on top last."""
+        self.collector = Collector(source, post, delay_s)
+        self.status = Status(source.target, filters)
+        self.latest: say.SnapshotReady | None = None
+        self.names: dict[int, tuple[Frame, ...]] = {}
+        self.shown = 0
+        """How many snapshots were shown."""
+        self._screens = screens
+        self._tracing: Tracing | None = None
+        self._memory: Memory | None = None
+        self._problems: Mapping[str, str] = {}
+        self._details: OrderedDict[int, say.DetailReady] = OrderedDict()
+        self._lines: OrderedDict[int, say.LinesReady] = OrderedDict()
+
+    @property
+    def label(self) -> str:
+        """The target in a few words."""
+        target = self.status.target
+        return clean(f"{target.pid} ({target.comm})")
+
+    @property
+    def facts(self) -> Facts:
+        """What the help says of it."""
+        reading = self.status.reading
+        lost = reading.snapshot.lost if reading is not None else {}
+        return Facts(self.status.target, self._tracing, self._memory, self._problems, lost)
+
+    @singledispatchmethod
+    def take(self, message: say.Said) -> None:
+        """Learn what the collector says, and show it."""
+
+    @take.register
+    def _(self, message: say.Progress) -> None:
+        self._change(progress=clean(message.text))
+
+    @take.register
+    def _(self, message: say.Ready) -> None:
+        self._tracing = message.tracing
+        self._tell_help()
+        self._change(stage=Stage.TRACING, progress="")
+
+    @take.register
+    def _(self, message: say.MemoryRead) -> None:
+        self._memory = message.memory
+        self._tell_help()
+
+    @take.register
+    def _(self, message: say.SnapshotReady) -> None:
+        self.latest = message
+        self._drop_old_names(message)
+        if not self.status.paused:
+            self._show_latest()
+            self.shown += 1
+
+    @take.register
+    def _(self, message: say.SymbolsReady) -> None:
+        self.names.update(message.frames)
+        self._learn_problems(message.problems)
+        if isinstance(top := self._top, LiveScreen):
+            top.show_names(message.frames)
+
+    @take.register
+    def _(self, message: say.LinesReady) -> None:
+        self._learn_problems(message.problems)
+        if message.frames:
+            _keep(self._lines, message.stack_id, message)
+            if (screen := self._detail_of(message.stack_id)) is not None:
+                screen.show_lines(message)
+
+    @take.register
+    def _(self, message: say.DetailReady) -> None:
+        if message.detail is not None:
+            _keep(self._details, message.stack_id, message)
+        if (screen := self._detail_of(message.stack_id)) is not None and not (
+            self.status.paused and screen.has_detail
+        ):
+            screen.show_detail(message)
+
+    @take.register
+    def _(self, _: say.FiltersApplied) -> None:
+        self._change(refused="")
+
+    @take.register
+    def _(self, message: say.FiltersRefused) -> None:
+        reading = self.latest.reading if self.latest else None
+        filters = reading.snapshot.filters if reading else self.status.filters
+        self._change(refused=clean(message.error), filters=filters)
+
+    @take.register
+    def _(self, message: say.TargetGone) -> None:
+        self._change(stage=Stage.GONE, progress=clean(message.reason))
+
+    @take.register
+    def _(self, message: say.SourceFailed) -> None:
+        if message.started:
+            self._change(stage=Stage.FAILED, progress=clean(str(message.error)))
+
+    def apply(self, filters: Filters) -> None:
+        """Trace by other filters from now on."""
+        if filters == self.status.filters:
+            return
+        if self.status.stage in (Stage.GONE, Stage.FAILED):
+            self._change(refused="the target is no longer traced")
+            return
+        self._change(filters=filters, refused="")
+        self.collector.apply(filters)
+
+    def pause(self) -> None:
+        """Freeze what is shown, or let it go on."""
+        self._change(paused=not self.status.paused)
+        if not self.status.paused and self.latest is not None:
+            self._show_latest()
+            self.collector.tick_now()
+
+    def open(self, site: Site) -> DetailScreen:
+        """Return the screen of one stack with all that is known of it; ask for the rest."""
+        reading, stack_id = self.status.reading, site.stack_id
+        screen = DetailScreen(site, estimated=bool(reading and reading.snapshot.estimated))
+        if stack_id in self._lines:
+            screen.show_lines(self._lines[stack_id])
+        if stack_id in self._details:
+            screen.show_detail(self._details[stack_id])
+        screen.show_problems(self._problems)
+        self.collector.watch(stack_id)
+        self.collector.want_lines(stack_id)
+        return screen
+
+    def want_names(self) -> None:
+        """Have the stacks named that have no names yet, those in sight first."""
+        reading = self.status.reading
+        if reading is None or not isinstance(top := self._top, MainScreen):
+            return
+        visible = top.table.visible_sites
+        first = [site.stack_id for site in visible if site.stack_id not in self.names]
+        rest = [s.stack_id for s in reading.snapshot.sites if s.stack_id not in self.names]
+        if rest:
+            self.collector.want_names(first, set(rest).difference(first))
+
+    def update(self) -> None:
+        """Show the state of things."""
+        if isinstance(top := self._top, LiveScreen):
+            top.show(self.status, self.names)
+
+    def _show_latest(self) -> None:
+        if self.latest is not None:
+            reading = self.latest.reading
+            lost = {name: count for name, count in reading.snapshot.lost.items() if count}
+            self._change(reading=reading, trend=self.latest.trend, losses=lost)
+
+    def _change(self, **changes: object) -> None:
+        self.status = replace(self.status, **changes)  # type: ignore[arg-type]
+        self.update()
+
+    # None on the way out.
+    @property
+    def _top(self) -> Screen[Any] | None:
+        screens = self._screens()
+        return screens[-1] if screens else None
+
+    def _tell_help(self) -> None:
+        if isinstance(top := self._top, HelpScreen):
+            top.show(self.facts)
+
+    def _detail_of(self, stack_id: int) -> DetailScreen | None:
+        for screen in self._screens():
+            if isinstance(screen, DetailScreen) and screen.site.stack_id == stack_id:
+                return screen
+        return None
+
+    def _learn_problems(self, problems: Mapping[str, str]) -> None:
+        if problems != self._problems:
+            self._problems = problems
+            for screen in self._screens():
+                if isinstance(screen, DetailScreen):
+                    screen.show_problems(problems)
+
+    # Stacks come and go for ever; names are kept for those that are there.
+    def _drop_old_names(self, message: say.SnapshotReady) -> None:
+        sites = message.reading.snapshot.sites
+        if len(self.names) > 2 * len(sites) + _SPARE_NAMES:
+            held = {site.stack_id for site in sites}
+            self.names = {i: frames for i, frames in self.names.items() if i in held}
+
+
+def _keep(kept: "OrderedDict[int, _Kept]", key: int, value: _Kept) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > _KEPT_DETAILS:
+        kept.popitem(last=False)
