@@ -18,10 +18,12 @@ from textual.screen import Screen
 
 from leaktop import messages as say
 from leaktop.collector import Collector
+from leaktop.command import Command
 from leaktop.format import clean
 from leaktop.model import Filters, Frame, Memory, SortKey, Tracing
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import Facts, HelpScreen
+from leaktop.screens.leaving import LeavingScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
@@ -43,7 +45,8 @@ class LeaktopApp(App[int]):
 
     Nothing is attached before the first paint, and everything is detached before the process can
     end. Where the source fails, ``failure`` is the message to print once the screen is gone. With
-    ``iterations`` it quits by itself when it has shown so many snapshots.
+    ``iterations`` it quits by itself when it has shown so many snapshots. ``command`` is the target
+    where leaktop started it.
     """
 
     CSS_PATH = "app.tcss"
@@ -61,6 +64,7 @@ class LeaktopApp(App[int]):
         self,
         source: Source,
         *,
+        command: Command | None = None,
         filters: Filters,
         delay_s: float = 1.0,
         sort: SortKey = SortKey.BYTES,
@@ -77,6 +81,7 @@ class LeaktopApp(App[int]):
         self.failure: str | None = None
         self.collector = Collector(source, self.post_message, delay_s)
         self._source = source
+        self._command = command
         self._sort = sort
         self._status = Status(source.target, filters)
         self._latest: say.SnapshotReady | None = None
@@ -97,7 +102,7 @@ class LeaktopApp(App[int]):
 
     def get_default_screen(self) -> Screen[None]:
         """Return the table of stacks."""
-        return MainScreen(self._status, self._sort)
+        return MainScreen(self._status, self._sort, self._command)
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -105,7 +110,7 @@ class LeaktopApp(App[int]):
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._leave)
+                loop.add_signal_handler(number, self._end_by_signal, number)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def on_ready(self) -> None:
@@ -126,6 +131,8 @@ class LeaktopApp(App[int]):
         self._tracing = message.tracing
         self._tell_help()
         self._change(stage=Stage.TRACING, progress="")
+        if self._command is not None:
+            self._command.go()
 
     @on(say.MemoryRead)
     def _memory_read(self, message: say.MemoryRead) -> None:
@@ -222,8 +229,11 @@ class LeaktopApp(App[int]):
         self.push_screen(screen, lambda _: self.collector.watch(None))
 
     async def action_quit(self) -> None:
-        """Quit."""
-        self._leave()
+        """Quit; ask first what is to become of a command that runs."""
+        if self._command is None or not self._command.running:
+            self._leave()
+        elif not isinstance(self._top, LeavingScreen):
+            self.push_screen(LeavingScreen(self._command), self._answered)
 
     def action_help(self) -> None:
         """Show the help."""
@@ -322,9 +332,22 @@ class LeaktopApp(App[int]):
             self._driver.ending = True
         self.exit(self._exit_code)
 
+    def _answered(self, leave: bool | None) -> None:
+        if leave:
+            self._leave()
+        elif self._status.stage is Stage.TRACING:
+            self.collector.tick_now()
+
+    # A command that leaktop started gets what leaktop gets, as it would from the same terminal.
+    def _end_by_signal(self, number: signal.Signals) -> None:
+        if self._command is not None:
+            self._command.send(number)
+            self._command.leave()
+        self._leave()
+
     # With the terminal gone its writer may block for ever, so the process does not depend on it.
     def _hang_up(self) -> None:
-        self._leave()
+        self._end_by_signal(signal.SIGHUP)
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()

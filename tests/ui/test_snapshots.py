@@ -22,6 +22,7 @@ from tests.ui.scripted import (
     sites_at,
     snapshot,
 )
+from tests.ui.started import Started
 
 SIZES = [(80, 24), (200, 50)]
 Script = Callable[[Driver], Awaitable[object]]
@@ -144,6 +145,25 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "dark": (_main, _detail, {"theme": "textual-dark"}),
     "no_color": (lambda: _main(lost={"truncated": 12}), _second_row, {"no_color": True}),
 }
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_picture_of_output(size: tuple[int, int], snap_compare: Compare) -> None:
+    started, source = Started("leaky"), _main()
+    app = make_app(source, command=started.command)
+
+    async def drive(pilot: Pilot[int]) -> None:
+        driver = Driver(app, source, pilot)
+        await driver.traced()
+        for _ in source.snapshots:
+            await driver.tick()
+        started.write("\x1b[32mready\x1b[0m on port 8080\n")
+        started.write("".join(f"request {i}\tanswered\n" for i in range(1, 100)))
+        await driver.press("o")
+        await started.written(driver, 100)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+    started.end()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
