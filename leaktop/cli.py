@@ -6,15 +6,19 @@ bcc and textual are imported inside functions, so that ``--help`` is instant.
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
 from leaktop import __version__
 from leaktop.format import clean, parse_bytes
 from leaktop.model import UNLIMITED, Filters, SortKey
 from leaktop.source import Source, SourceError
+
+if TYPE_CHECKING:
+    from leaktop.command import Command
 
 DONE, FAILED, USAGE, NO_TARGET = 0, 1, 2, 4
 DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
@@ -25,7 +29,8 @@ PID_MAX = 2**22
 
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
-4 no such target. Bytes take k, M or G. Without a terminal on standard output, -b is implied.
+4 no such target, or a command that cannot be started. Bytes take k, M or G. Without a terminal on
+standard output, -b is implied.
 """
 
 
@@ -34,10 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _replace_closed_streams()
     options = parse(arguments)
     try:
-        source = _live_source(options)
-        if options.batch:
-            return _run_batch(source, options)
-        return _run_screen(source, options)
+        source, command = _source(options)
+        try:
+            if options.batch:
+                return _run_batch(source, options, command)
+            return _run_screen(source, options, command)
+        finally:
+            _say_if_it_runs_on(command)
     except SourceError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -57,8 +65,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     _add_tracing(parser)
     _add_output(parser)
     parser.add_argument("--version", action="version", version=f"leaktop {__version__}")
-    parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    ours, theirs = _split_at_command(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(ours)
+    options.command = _command(parser, options, theirs)
     _check(parser, options)
     if options.json or not sys.stdout.isatty():
         options.batch = True
@@ -69,6 +79,13 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to trace").add_argument
     add("-p", "--pid", type=_pids, metavar="PID[,PID...]", help="the process, or several")
     add("--name", metavar="NAME", help="all processes of this name, also those still to come")
+    add(
+        "-c",
+        "--command-line",
+        metavar="'CMD ARG...'",
+        help="start this command and trace it from its first allocation; so does: "
+        "leaktop [options] -- CMD ARG...",
+    )
     add("--follow", action="store_true", help="also the processes that these start")
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
@@ -161,26 +178,55 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.command and options.pid is not None:
-        parser.error("give a process (-p PID) or a command, not both")
-    if options.command:
-        first = clean(options.command[0], 60)
+    if options.words:
+        first = clean(options.words[0], 60)
         parser.error(
             f"to trace a running process: leaktop -p {first}"
             if first.isdecimal()
-            else "commands cannot be started yet: start it, then leaktop -p PID"
+            else f"to start and trace a command: leaktop -- {first}"
         )
+    if options.command and not (options.pid is None and options.name is None):
+        parser.error("give a process (-p PID, --name NAME) or a command, not both")
     if options.pid is not None and options.name is not None:
         parser.error("give processes by PID (-p) or by name (--name), not both")
     if options.name == "":
         parser.error("--name needs a name, as ps -e shows it")
-    if options.pid is None and options.name is None:
-        parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
+    if options.command is None and options.pid is None and options.name is None:
+        parser.error(
+            "which process? leaktop -p PID (find it with: pgrep -a NAME), --name NAME, "
+            "or leaktop -- CMD to start one"
+        )
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
             "bytes; exchange them"
         )
+
+
+# What comes behind "--" is the command's, however much it looks like an option of ours.
+def _split_at_command(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    words = list(arguments)
+    if "--" not in words:
+        return words, None
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _command(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, words: list[str] | None
+) -> list[str] | None:
+    if options.command_line is not None:
+        if words is not None:
+            parser.error("give the command with -c or behind --, not both")
+        try:
+            words = shlex.split(options.command_line)
+        except ValueError as error:
+            parser.error(f"-c: {str(error).lower()} in the command")
+    if words is not None and not (words and words[0]):
+        parser.error("which command? leaktop -- CMD ARG...")
+    if words is not None and any("\0" in word for word in words):
+        parser.error("the command has a null character in it")
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -243,6 +289,27 @@ def _filters(options: argparse.Namespace) -> Filters:
     )
 
 
+def _source(options: argparse.Namespace) -> "tuple[Source, Command | None]":
+    if options.command is None:
+        return _live_source(options), None
+    from leaktop.tracer.command import CommandSource  # noqa: PLC0415
+
+    def make(pid: int) -> Source:
+        return _live_source(argparse.Namespace(**{**vars(options), "pid": [pid]}))
+
+    size = None if options.batch else os.get_terminal_size(sys.stdout.fileno())
+    terminal = None if size is None else (size.columns, size.lines)
+    source = CommandSource(options.command, make, terminal=terminal)
+    return source, source.command
+
+
+def _say_if_it_runs_on(command: "Command | None") -> None:
+    if command is not None and command.leave():
+        said = f"leaktop: {clean(command.name)} ({command.pid}) runs on, no longer traced\n"
+        with suppress(OSError):  # nobody reads
+            sys.stderr.write(said)
+
+
 def _live_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
     from leaktop.tracer.finder import Finders, Named, Offspring  # noqa: PLC0415
@@ -271,7 +338,7 @@ def _live_source(options: argparse.Namespace) -> Source:
     return DeferredSource(pids, make)
 
 
-def _run_batch(source: Source, options: argparse.Namespace) -> int:
+def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
     from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
 
     batch = BatchOptions(
@@ -284,7 +351,7 @@ def _run_batch(source: Source, options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
     try:
-        run_batch(source, batch, sys.stdout, sys.stderr)
+        run_batch(source, batch, sys.stdout, sys.stderr, command)
     except BrokenPipeError:  # the reader has had enough
         _drop_unwritten()
     except OSError as error:
@@ -317,13 +384,14 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
 
 
-def _run_screen(source: Source, options: argparse.Namespace) -> int:
+def _run_screen(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
     if options.no_color:
         os.environ["NO_COLOR"] = "1"
     from leaktop.app import LeaktopApp  # noqa: PLC0415
 
     app = LeaktopApp(
         source,
+        command=command,
         filters=_filters(options),
         delay_s=options.delay,
         sort=options.sort,
