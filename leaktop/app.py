@@ -15,10 +15,12 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from leaktop import messages as say
+from leaktop.command import Command
 from leaktop.format import clean
 from leaktop.model import Filters, Process, SortKey
 from leaktop.picking import Picking, Watcher, open_apart
 from leaktop.screens.help import HelpScreen
+from leaktop.screens.leaving import LeavingScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.picker import PickerScreen
@@ -42,7 +44,7 @@ class LeaktopApp(App[int]):
     back when that is left. Nothing is attached before the first paint, and everything is detached
     before the process can end. Where the given source fails, ``failure`` is the message to print
     once the screen is gone. With ``iterations`` it quits by itself when it has shown so many
-    snapshots.
+    snapshots. ``command`` is the target where leaktop started it.
     """
 
     CSS_PATH = "app.tcss"
@@ -61,6 +63,7 @@ class LeaktopApp(App[int]):
         source: Source | None = None,
         *,
         picking: Picking | None = None,
+        command: Command | None = None,
         filters: Filters,
         delay_s: float = 1.0,
         sort: SortKey = SortKey.BYTES,
@@ -77,6 +80,7 @@ class LeaktopApp(App[int]):
         self.failure: str | None = None
         self._limits = filters
         self._delay_s = delay_s
+        self._command = command
         self._sort = sort
         self._iterations = iterations
         self._exit_code = 0
@@ -100,7 +104,7 @@ class LeaktopApp(App[int]):
         """Return the table of stacks, or the picker."""
         if self._picker is not None:
             return self._picker
-        return MainScreen(self.session.status, self._sort)
+        return MainScreen(self.session.status, self._sort, self._command)
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -108,7 +112,7 @@ class LeaktopApp(App[int]):
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._leave)
+                loop.add_signal_handler(number, self._end_by_signal, number)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
 
     @on(events.Ready)  # by its type: a collector's Ready has the same name
@@ -133,6 +137,8 @@ class LeaktopApp(App[int]):
         if (session := self._session) is None or message.collector is not session.collector:
             return  # late words of a session that was left
         session.take(message)
+        if isinstance(message, say.Ready) and self._command is not None:
+            self._command.go()
         if isinstance(message, say.SnapshotReady) and session.shown == self._iterations:
             self.screen.call_after_refresh(self._leave)
         elif isinstance(message, say.SourceFailed):
@@ -213,8 +219,11 @@ class LeaktopApp(App[int]):
         self._watcher.want(True)
 
     async def action_quit(self) -> None:
-        """Quit."""
-        self._leave()
+        """Quit; ask first what is to become of a command that runs."""
+        if self._command is None or not self._command.running:
+            self._leave()
+        elif not isinstance(self._top, LeavingScreen):
+            self.push_screen(LeavingScreen(self._command), self._answered)
 
     def action_help(self) -> None:
         """Show the help."""
@@ -309,9 +318,22 @@ class LeaktopApp(App[int]):
             self._driver.ending = True
         self.exit(self._exit_code)
 
+    def _answered(self, leave: bool | None) -> None:
+        if leave:
+            self._leave()
+        elif self._session is not None and self._session.status.stage is Stage.TRACING:
+            self._session.collector.tick_now()
+
+    # A command that leaktop started gets what leaktop gets, as it would from the same terminal.
+    def _end_by_signal(self, number: signal.Signals) -> None:
+        if self._command is not None:
+            self._command.send(number)
+            self._command.leave()
+        self._leave()
+
     # With the terminal gone its writer may block for ever, so the process does not depend on it.
     def _hang_up(self) -> None:
-        self._leave()
+        self._end_by_signal(signal.SIGHUP)
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()

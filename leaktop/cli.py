@@ -6,9 +6,10 @@ bcc and textual are imported inside functions, so that ``--help`` is instant.
 import argparse
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from leaktop import __version__
@@ -17,6 +18,7 @@ from leaktop.model import UNLIMITED, Filters, Process, SortKey
 from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:
+    from leaktop.command import Command
     from leaktop.picking import Picking
 
 DONE, FAILED, USAGE, NO_TARGET = 0, 1, 2, 4
@@ -28,7 +30,8 @@ PID_MAX = 2**22
 
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
-4 no such target. Bytes take k, M or G. Without a terminal on standard output, -b is implied.
+4 no such target, or a command that cannot be started. Bytes take k, M or G. Without a terminal on
+standard output, -b is implied.
 """
 
 
@@ -39,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not _names_a_target(options):
             return _run_screen(None, options)
-        source = _live_source(options)
-        if options.batch:
-            return _run_batch(source, options)
-        return _run_screen(source, options)
+        source, command = _source(options)
+        try:
+            if options.batch:
+                return _run_batch(source, options, command)
+            return _run_screen(source, options, command)
+        finally:
+            _say_if_it_runs_on(command)
     except SourceError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -62,8 +68,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     _add_tracing(parser)
     _add_output(parser)
     parser.add_argument("--version", action="version", version=f"leaktop {__version__}")
-    parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    ours, theirs = _split_at_command(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(ours)
+    options.command = _command(parser, options, theirs)
     _check(parser, options)
     if options.json or not sys.stdout.isatty():
         options.batch = True
@@ -74,6 +82,13 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to trace").add_argument
     add("-p", "--pid", type=_pids, metavar="PID[,PID...]", help="the process, or several")
     add("--name", metavar="NAME", help="all processes of this name, also those still to come")
+    add(
+        "-c",
+        "--command-line",
+        metavar="'CMD ARG...'",
+        help="start this command and trace it from its first allocation; so does: "
+        "leaktop [options] -- CMD ARG...",
+    )
     add("--follow", action="store_true", help="also the processes that these start")
     add("-k", "--kernel", action="store_true", help="the kernel; with -p what it does for PID")
     add("--percpu", action="store_true", help="with -k: per-CPU memory too")
@@ -175,21 +190,24 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     _check_kernel(parser, options)
-    if options.command and options.pid is not None:
-        parser.error("give a process (-p PID) or a command, not both")
-    if options.command:
-        first = clean(options.command[0], 60)
+    if options.words:
+        first = clean(options.words[0], 60)
         parser.error(
             f"to trace a running process: leaktop -p {first}"
             if first.isdecimal()
-            else "commands cannot be started yet: start it, then leaktop -p PID"
+            else f"to start and trace a command: leaktop -- {first}"
         )
+    if options.command and not (options.pid is None and options.name is None):
+        parser.error("give a process (-p PID, --name NAME) or a command, not both")
     if options.pid is not None and options.name is not None:
         parser.error("give processes by PID (-p) or by name (--name), not both")
     if options.name == "":
         parser.error("--name needs a name, as ps -e shows it")
     if not _names_a_target(options) and not _has_picker(options):
-        parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
+        parser.error(
+            "which process? leaktop -p PID (find it with: pgrep -a NAME), --name NAME, "
+            "or leaktop -- CMD to start one"
+        )
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
@@ -219,7 +237,8 @@ def _check_kernel(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def _names_a_target(options: argparse.Namespace) -> bool:
-    return options.pid is not None or options.name is not None or options.kernel
+    given = (options.pid, options.name, options.command)
+    return options.kernel or any(each is not None for each in given)
 
 
 def _has_picker(options: argparse.Namespace) -> bool:
@@ -227,6 +246,32 @@ def _has_picker(options: argparse.Namespace) -> bool:
     if options.batch or options.json:
         return False
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+# What comes behind "--" is the command's, however much it looks like an option of ours.
+def _split_at_command(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    words = list(arguments)
+    if "--" not in words:
+        return words, None
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _command(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, words: list[str] | None
+) -> list[str] | None:
+    if options.command_line is not None:
+        if words is not None:
+            parser.error("give the command with -c or behind --, not both")
+        try:
+            words = shlex.split(options.command_line)
+        except ValueError as error:
+            parser.error(f"-c: {str(error).lower()} in the command")
+    if words is not None and not (words and words[0]):
+        parser.error("which command? leaktop -- CMD ARG...")
+    if words is not None and any("\0" in word for word in words):
+        parser.error("the command has a null character in it")
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -289,6 +334,27 @@ def _filters(options: argparse.Namespace) -> Filters:
     )
 
 
+def _source(options: argparse.Namespace) -> "tuple[Source, Command | None]":
+    if options.command is None:
+        return _live_source(options), None
+    from leaktop.tracer.command import CommandSource  # noqa: PLC0415
+
+    def make(pid: int) -> Source:
+        return _live_source(argparse.Namespace(**{**vars(options), "pid": [pid]}))
+
+    size = None if options.batch else os.get_terminal_size(sys.stdout.fileno())
+    terminal = None if size is None else (size.columns, size.lines)
+    source = CommandSource(options.command, make, terminal=terminal)
+    return source, source.command
+
+
+def _say_if_it_runs_on(command: "Command | None") -> None:
+    if command is not None and command.leave():
+        said = f"leaktop: {clean(command.name)} ({command.pid}) runs on, no longer traced\n"
+        with suppress(OSError):  # nobody reads
+            sys.stderr.write(said)
+
+
 def _live_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
     from leaktop.tracer.finder import Finders, Named, Offspring  # noqa: PLC0415
@@ -329,7 +395,7 @@ def _kernel_source(options: argparse.Namespace) -> Source:
     return KernelSource(_filters(options), scope, capacity)
 
 
-def _run_batch(source: Source, options: argparse.Namespace) -> int:
+def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
     from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
 
     batch = BatchOptions(
@@ -342,7 +408,7 @@ def _run_batch(source: Source, options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
     try:
-        run_batch(source, batch, sys.stdout, sys.stderr)
+        run_batch(source, batch, sys.stdout, sys.stderr, command)
     except BrokenPipeError:  # the reader has had enough
         _drop_unwritten()
     except OSError as error:
@@ -391,7 +457,9 @@ def _picking(options: argparse.Namespace) -> "Picking":
     return Picking(ProcessSampler().read, open_source, what_is_missing())
 
 
-def _run_screen(source: Source | None, options: argparse.Namespace) -> int:
+def _run_screen(
+    source: Source | None, options: argparse.Namespace, command: "Command | None" = None
+) -> int:
     if options.no_color:
         os.environ["NO_COLOR"] = "1"
     from leaktop.app import LeaktopApp  # noqa: PLC0415
@@ -399,6 +467,7 @@ def _run_screen(source: Source | None, options: argparse.Namespace) -> int:
     app = LeaktopApp(
         source,
         picking=_picking(options) if source is None else None,
+        command=command,
         filters=_filters(options),
         delay_s=options.delay,
         sort=options.sort,

@@ -58,6 +58,10 @@ class Target:
     alive: bool = True
     rss: int | None = None
     """Resident bytes; None once the process is gone."""
+    exit_code: int | None = None
+    """What it exited with, where that is known: of commands that leaktop started."""
+    signal: int | None = None
+    """Number of the signal that ended it, where that is known."""
 
 
 KERNEL = Target(0, "kernel")

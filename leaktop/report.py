@@ -12,9 +12,20 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from leaktop.analyze import Reading, ordered
+from leaktop.command import Command, describe_end, signal_name
 from leaktop.format import clean
 from leaktop.history import History
-from leaktop.model import LOSSES, UNLIMITED, Counters, Frame, Site, SortKey, Target, Tracing
+from leaktop.model import (
+    LOSSES,
+    UNLIMITED,
+    Counters,
+    Frame,
+    Site,
+    Snapshot,
+    SortKey,
+    Target,
+    Tracing,
+)
 from leaktop.source import Source
 
 JSON_VERSION = 1
@@ -33,30 +44,41 @@ class BatchOptions:
     as_json: bool
 
 
-def run_batch(source: Source, options: BatchOptions, out: TextIO, messages: TextIO) -> None:
+def run_batch(
+    source: Source,
+    options: BatchOptions,
+    out: TextIO,
+    messages: TextIO,
+    command: Command | None = None,
+) -> None:
     """Trace, print a snapshot each delay to ``out``, and stop.
 
     Ends after the given iterations, when the target exits, or on SIGINT or SIGTERM; the latter two
-    with a last snapshot. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
+    with a last snapshot. A ``command`` is passed the first such signal, and only the second ends
+    the run before the command. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
     """
-    with _stop_signals() as stop:
+    with _stop_signals(command) as stop:
         try:
             source.start(lambda step: None)
-            ready = clean(ready_line(source.target, source.tracing))
-            print(f"leaktop: {ready}", file=messages, flush=True)
-            _print_snapshots(source, options, stop, out, messages)
+            _say(clean(ready_line(source.target, source.tracing)), messages)
+            if command is not None:
+                command.go()
+            last = _print_snapshots(source, options, stop, out, messages)
         finally:
             source.close()
+        if command is not None and last.note and not _tells_end(last, command):
+            _wait_for(command, stop, messages)
 
 
 def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
-) -> None:
+) -> Snapshot:
+    # returns the last one
     history = History()
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
-    while printed != options.iterations:
+    while True:
         due += options.delay_s
         stop.wait(max(0.0, due - time.monotonic()), source.end_descriptor)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
@@ -74,9 +96,23 @@ def _print_snapshots(
             who = f"process {snapshot.target.pid} ({clean(snapshot.target.comm)})"
             if snapshot.processes:
                 who = f"all {len(snapshot.processes)} processes:"
-            print(f"leaktop: {who} {clean(snapshot.note)}", file=messages, flush=True)
-        if reading.snapshot.note or stop.asked:
-            return
+            _say(f"{who} {clean(snapshot.note)}", messages)
+        if snapshot.note or stop.asked or printed == options.iterations:
+            return snapshot
+
+
+def _tells_end(snapshot: Snapshot, command: Command) -> bool:
+    targets = (snapshot.target, *(each.target for each in snapshot.processes))
+    known = [each for each in targets if each.exit_code is not None or each.signal is not None]
+    return any(each.pid == command.pid for each in known)
+
+
+# A command that can no longer be traced, but runs on, has our terminal and our standard input.
+def _wait_for(command: Command, stop: "_Stop", messages: TextIO) -> None:
+    while command.running and not stop.asked:
+        stop.wait(None, command.descriptor)
+    if (status := command.status) is not None:
+        _say(f"{clean(command.name)} ({command.pid}) {describe_end(status)}", messages)
 
 
 def ready_line(target: Target, tracing: Tracing) -> str:
@@ -102,7 +138,12 @@ def ready_line(target: Target, tracing: Tracing) -> str:
 def _print_losses(lost: Mapping[str, int], messages: TextIO) -> None:
     for name, count in lost.items():
         if count:
-            print(f"leaktop: lost: {name} {count}: {LOSSES.get(name, '')}", file=messages)
+            _say(f"lost: {name} {count}: {LOSSES.get(name, '')}", messages)
+
+
+# In one piece, which print does not do: a command may be writing to the same file.
+def _say(text: str, messages: TextIO) -> None:
+    messages.write(f"leaktop: {text}\n")
     messages.flush()
 
 
@@ -110,16 +151,22 @@ class _Stop:
     # Whether a signal asked to end. A pipe, since a handler runs in the midst of whatever this
     # thread does: with threading.Event it would wait for a lock that this thread holds.
 
-    def __init__(self) -> None:
+    def __init__(self, command: Command | None) -> None:
         self.asked = False
+        self._command = command
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def ask(self) -> None:
+    def take(self, number: int) -> None:
+        command, self._command = self._command, None
+        if command is not None and command.running:
+            if not (number == signal.SIGINT and _in_foreground()):
+                command.send(number)
+            return
         self.asked = True
         with suppress(BlockingIOError):  # full: it was asked often enough
             os.write(self._writer, b"\0")
 
-    def wait(self, seconds: float, other: int | None) -> None:
+    def wait(self, seconds: float | None, other: int | None) -> None:
         # or until another descriptor is readable
         watched = [self._reader] if other is None else [self._reader, other]
         select.select(watched, [], [], seconds)
@@ -129,11 +176,25 @@ class _Stop:
         os.close(self._writer)
 
 
+# Whether ^C at our terminal goes to us, and so to the commands of our process group, too.
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    stop = _Stop()
+def _stop_signals(command: Command | None) -> Iterator[_Stop]:
+    stop = _Stop(command)
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.ask()) for number in signals]
+    before = [signal.signal(number, lambda number, _: stop.take(number)) for number in signals]
     try:
         yield stop
     finally:
@@ -227,7 +288,13 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
 
 
 def _json_target(target: Target) -> dict[str, Any]:
-    return {"pid": target.pid, "comm": _unicode(target.comm), "alive": target.alive}
+    return {
+        "pid": target.pid,
+        "comm": _unicode(target.comm),
+        "alive": target.alive,
+        "exit_code": target.exit_code,
+        "signal": target.signal and signal_name(target.signal),
+    }
 
 
 def _json_counters(counters: Counters) -> dict[str, int]:

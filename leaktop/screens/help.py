@@ -29,8 +29,9 @@ KEYS = (
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
+    ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
-    ("q Ctrl+C", "quit; the target goes on untouched"),
+    ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),
 )  # fmt: skip
 
 COLUMNS = (

@@ -11,11 +11,13 @@ from textual.message import Message
 
 from leaktop import format as fmt
 from leaktop.analyze import haystack, ordered, text_filter
+from leaktop.command import Command
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.filter_bar import FilterBar
 from leaktop.widgets.frames import FramesView, no_stack
 from leaktop.widgets.key_hints import KeyHints
+from leaktop.widgets.output_pane import OutputPane
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_table import Rows, SiteTable
 from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
@@ -59,6 +61,7 @@ class MainScreen(LiveScreen):
         Binding("slash", "edit('text')", show=False),
         Binding("z", "edit('min')", show=False),
         Binding("Z", "edit('max')", show=False),
+        Binding("o", "output", show=False),
         Binding("escape", "clear", show=False),
     ]
 
@@ -86,8 +89,19 @@ class MainScreen(LiveScreen):
             """Let a later one replace one not handled yet."""
             return isinstance(message, MainScreen.NamesWanted)
 
-    def __init__(self, status: Status, sort: SortKey, *, picked: bool = False) -> None:
-        """Show ``status``; where it was ``picked``, Esc leads back to the picker."""
+    def __init__(
+        self,
+        status: Status,
+        sort: SortKey,
+        command: Command | None = None,
+        *,
+        picked: bool = False,
+    ) -> None:
+        """Show ``status``.
+
+        ``command``: the target, where leaktop started it; its output can be shown. Where the target
+        was ``picked``, Esc leads back to the picker.
+        """
         super().__init__()
         self._back = (("Esc", "processes"),) if picked else ()
         self.sort = sort
@@ -105,6 +119,7 @@ class MainScreen(LiveScreen):
         self.table = SiteTable()
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
+        self._output = OutputPane(command) if command and command.output else None
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -112,7 +127,12 @@ class MainScreen(LiveScreen):
         yield self._filters
         yield self.table
         yield self._stack
-        yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
+        if self._output is None:
+            yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
+        else:
+            yield self._output
+            shorter = [hint for hint in _SHORT_HINTS if hint[0] != "r"]
+            yield KeyHints((("o", "output"), *_HINTS), (("o", "out"), *shorter))
 
     def on_mount(self) -> None:
         """Show what there is before the first snapshot."""
@@ -230,9 +250,18 @@ class MainScreen(LiveScreen):
         self.innermost = not self.innermost
         self._show_rows()
 
+    def action_output(self) -> None:
+        """Show the command's output, or hide it; while it has the focus, keys scroll it."""
+        if self._output is not None:
+            self.toggle_class("with-output")
+            shown = self.has_class("with-output")
+            (self._output if shown else self.table).focus()
+
     def action_clear(self) -> None:
-        """Drop the text filter; with none, leave."""
-        if self.pattern:
+        """Hide the output where it has the focus, else drop the text filter, else leave."""
+        if self._output is not None and self._output.has_focus:
+            self.action_output()
+        elif self.pattern:
             self._set_pattern("")
         else:
             self.post_message(self.Left())

@@ -35,10 +35,28 @@ class Registers:
 
 
 @dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """An instruction that stops a traced process (ptrace(2)) with SIGTRAP."""
+
+    code: bytes
+    advances: int
+    """How far behind its first byte the program counter stands then."""
+    pc: int
+    """Offset of the program counter in the register set NT_PRSTATUS."""
+
+    def over(self, word: int) -> int:
+        """Return a word of code that begins with the breakpoint."""
+        kept = word >> 8 * len(self.code) << 8 * len(self.code)
+        return kept | int.from_bytes(self.code, "little")
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """One kind of processor."""
 
     elf_machine: str
+    elf_machine_number: int
+    """``e_machine`` of its programs."""
     sys_bpf: int
     sys_perf_event_open: int
     registers: Registers
@@ -49,6 +67,7 @@ class Architecture:
     CFA less the stack pointer."""
     call_before: re.Pattern[bytes]
     """Matches CALL_BYTES_MAX bytes that may end with a call instruction."""
+    breakpoint: Breakpoint
 
 
 CALL_BYTES_MAX = 7
@@ -58,6 +77,7 @@ CALL_BYTES_MAX = 7
 ARCHITECTURES = {
     "x86_64": Architecture(
         elf_machine="EM_X86_64",
+        elf_machine_number=62,
         # arch/x86/entry/syscalls/syscall_64.tbl; the C library has no wrapper for these two
         sys_bpf=321,
         sys_perf_event_open=298,
@@ -78,6 +98,8 @@ ARCHITECTURES = {
         call_before=re.compile(
             rb"(?:\xe8.{4}|\xff[\x10-\x17\x50-\x57\x90-\x97\xd0-\xd7].{0,5})\Z", re.DOTALL
         ),
+        # int3; struct user_regs_struct (arch/x86/include/asm/user_64.h)
+        breakpoint=Breakpoint(b"\xcc", advances=1, pc=128),
     )
 }
 """By the machine name of uname(2)."""

@@ -116,7 +116,8 @@ def test_target_that_exits(build: Builder, start_target: StartTarget, trace: Tra
     target.say("exit 0")
     assert leaktop.wait() == 0
     last = parse(leaktop.out.seen[-1])
-    assert last["target"] == {"pid": target.pid, "comm": "phases", "alive": False}
+    gone = {"alive": False, "exit_code": None, "signal": None}  # only its parent learns how
+    assert last["target"] == {"pid": target.pid, "comm": "phases", **gone}
     # Its symbols and its figures outlive it.
     assert_exact(last, truth, build("phases"), "phases.c")
     assert [parse(line)["target"]["alive"] for line in leaktop.out.seen].count(False) == 1

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
+from leaktop.command import Command
 from leaktop.model import Filters, SortKey
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
@@ -23,9 +24,11 @@ def make_app(
     sort: SortKey = SortKey.BYTES,
     ascii_only: bool = False,
     iterations: int | None = None,
+    command: Command | None = None,
 ) -> LeaktopApp:
     return LeaktopApp(
         source,
+        command=command,
         filters=filters or Filters(),
         delay_s=NEVER,
         sort=sort,

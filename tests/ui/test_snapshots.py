@@ -24,6 +24,7 @@ from tests.ui.scripted import (
     sites_at,
     snapshot,
 )
+from tests.ui.started import Started
 
 SIZES = [(80, 24), (200, 50)]
 Script = Callable[[Driver], Awaitable[object]]
@@ -230,6 +231,25 @@ def test_picture_of_the_picker(case: str, size: tuple[int, int], snap_compare: C
     assert snap_compare(app, terminal_size=size, run_before=drive)
     if machine.held is not None:  # else its thread would never end
         machine.held.open()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_picture_of_output(size: tuple[int, int], snap_compare: Compare) -> None:
+    started, source = Started("leaky"), _main()
+    app = make_app(source, command=started.command)
+
+    async def drive(pilot: Pilot[int]) -> None:
+        driver = Driver(app, source, pilot)
+        await driver.traced()
+        for _ in source.snapshots:
+            await driver.tick()
+        started.write("\x1b[32mready\x1b[0m on port 8080\n")
+        started.write("".join(f"request {i}\tanswered\n" for i in range(1, 100)))
+        await driver.press("o")
+        await started.written(driver, 100)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+    started.end()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")

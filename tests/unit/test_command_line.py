@@ -100,7 +100,9 @@ def test_defaults() -> None:
         "sort": SortKey.BYTES,
         "no_color": False,
         "ascii": False,
-        "command": [],
+        "command_line": None,
+        "command": None,
+        "words": [],
     }
     assert cli._filters(options) == Filters()
 
@@ -157,8 +159,43 @@ def test_a_bare_pid_is_pointed_to_p(capsys: pytest.CaptureFixture[str]) -> None:
     assert "leaktop -p 4711" in refusal(capsys, "4711")[0]
 
 
-def test_a_bare_command_is_no_target(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "leaktop -p PID" in refusal(capsys, "--", "sleep", "10")[0]
+def test_a_bare_command_is_pointed_to_the_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    # without them, options of the command would be taken for ours
+    assert "leaktop -- sleep" in refusal(capsys, "sleep", "10")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["-b", "--", "ls", "-l", "--", "-b"], ["ls", "-l", "--", "-b"]),
+        (["--", "./a b", "", "-p", "1"], ["./a b", "", "-p", "1"]),
+        (["-c", "ls -l 'a b' \"\" c\\ d"], ["ls", "-l", "a b", "", "c d"]),
+        (["--command-line=x | y > z"], ["x", "|", "y", ">", "z"]),
+    ],
+)
+def test_a_command_is_taken_as_it_is(arguments: list[str], command: list[str]) -> None:
+    options = cli.parse(arguments)
+    assert (options.command, options.pid) == (command, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--"], "which command"),
+        (["--", ""], "which command"),
+        (["-c", ""], "which command"),
+        (["-c", "  "], "which command"),
+        (["-c", "a 'b"], "quotation"),
+        (["-c", "ls", "--", "ls"], "not both"),
+        (["-p", "1", "-c", "ls"], "not both"),
+        (["--name", "ls", "--", "ls"], "not both"),
+        (["-c", "a\0b"], "null"),
+    ],
+)
+def test_commands_that_are_none(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refusal(capsys, *arguments)[0]
 
 
 def test_an_unknown_sort_key_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

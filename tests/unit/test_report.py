@@ -45,6 +45,7 @@ UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 LEAK = Frame(0x5603282B1178, "leak", "leaky", 15, "leak.c", 5, module_path="/usr/bin/leak")
 MAIN = Frame(0x5603282B1200, "leak", "main", 0x6D)
 UNKNOWN = Frame(0x7F0000001234)
+UNKNOWN_END = {"exit_code": None, "signal": None}
 NO_DELAY = BatchOptions(delay_s=0.0, iterations=None, top=10, sort=SortKey.BYTES, as_json=True)
 
 
@@ -228,7 +229,7 @@ def test_json_fields() -> None:
         "time": "2026-01-31T12:00:00.123Z",
         "elapsed_s": 2.0,
         "mode": "user",
-        "target": {"pid": 123, "comm": "leaky", "alive": True},
+        "target": {"pid": 123, "comm": "leaky", "alive": True, **UNKNOWN_END},
         "targets": [],
         "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
         "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
@@ -284,15 +285,29 @@ def test_json_of_several_processes() -> None:
     found = document(reading(replace(site(), pid=124), processes=SEVERAL))
     assert found["targets"] == [
         {
-            **{"pid": 123, "comm": "leaky", "alive": True, "note": None},
+            **{"pid": 123, "comm": "leaky", "alive": True, "note": None, **UNKNOWN_END},
             **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3},
         },
         {
-            **{"pid": 124, "comm": "worker\n", "alive": False, "note": "exited"},
+            **{"pid": 124, "comm": "worker\n", "alive": False, "note": "exited", **UNKNOWN_END},
             **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5},
         },
     ]
     assert found["stacks"][0]["pid"] == 124
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ({"exit_code": 0}, {"exit_code": 0, "signal": None}),
+        ({"exit_code": 255}, {"exit_code": 255, "signal": None}),
+        ({"signal": 11}, {"exit_code": None, "signal": "SIGSEGV"}),
+        ({"signal": 40}, {"exit_code": None, "signal": "signal 40"}),
+    ],
+)
+def test_json_of_a_command_that_ended(end: dict[str, int], told: dict[str, object]) -> None:
+    found = document(reading(target=Target(123, "leaky", alive=False, **end)))
+    assert found["target"] == {"pid": 123, "comm": "leaky", "alive": False, **told}
 
 
 def test_text_of_several_processes_says_whose_a_stack_is() -> None:
