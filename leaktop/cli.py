@@ -23,6 +23,17 @@ RATE_MAX = 1_000_000
 PID_MAX = 2**22
 """PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h)."""
 
+_OF_BLOCKS = (
+    "--min-size",
+    "--max-size",
+    "--older",
+    "--object",
+    "--symbols-prefix",
+    "--probe-at-entry",
+    "--max-allocs",
+)
+"""Options that say nothing to growth mode."""
+
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
 4 no such target. Bytes take k, M or G. Without a terminal on standard output, -b is implied.
@@ -70,6 +81,12 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
     add("-p", "--pid", type=_pids, metavar="PID[,PID...]", help="the process, or several")
     add("--name", metavar="NAME", help="all processes of this name, also those still to come")
     add("--follow", action="store_true", help="also the processes that these start")
+    add(
+        "--growth",
+        action="store_true",
+        help="watch page faults, brk and mmap instead of the allocator: which code makes the "
+        "process grow, freed since or not, at next to no cost; growth, not leaks",
+    )
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
         "-Z",
@@ -176,11 +193,22 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--name needs a name, as ps -e shows it")
     if options.pid is None and options.name is None:
         parser.error("which process? leaktop -p PID (find it with: pgrep -a NAME), or --name NAME")
+    if options.growth:
+        _check_growth(parser, options)
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
             "bytes; exchange them"
         )
+
+
+def _check_growth(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.pid is None or len(options.pid) > 1 or options.follow:
+        parser.error("--growth watches one process: leaktop --growth -p PID")
+    for option in _OF_BLOCKS:
+        name = option.removeprefix("--").replace("-", "_")
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--growth watches pages, {option} is about blocks: leave out one of them")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -261,10 +289,13 @@ def _live_source(options: argparse.Namespace) -> Source:
 
     def make() -> Source:
         from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+        from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
         from leaktop.tracer.loader import Capacity  # noqa: PLC0415
 
         capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+        if options.growth:
+            return GrowthSource(pids[0], _filters(options), capacity)
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
         return LiveSource(pids, _filters(options), capacity, choice, finders)
 

@@ -63,6 +63,7 @@ class Target:
 class Counters:
     """Outstanding bytes and blocks, and the allocations and frees that led to them.
 
+    In growth mode: new pages, in bytes and in number, and the page faults that brought them.
     Under sampling every figure is an estimate: each kept block counts as often as its weight.
     """
 
@@ -70,6 +71,8 @@ class Counters:
     count: int = 0
     allocs: int = 0
     frees: int = 0
+    calls: int = 0
+    """Calls of brk, mmap and mremap, in growth mode: they take addresses, not memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,8 @@ class Tracing:
     """Where more than one process is traced, each of them."""
     way: str = ""
     """How probes are attached, for people."""
+    growth: str = ""
+    """What is watched in growth mode, and what is not, for people; empty elsewhere."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -180,6 +185,15 @@ class ProcessState:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How a process as a whole has grown since counting started."""
+
+    rss_change: int | None
+    """Bytes of resident memory, more or less: nothing else says what was given back. None where it
+    is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one tick read, at one moment."""
 
@@ -203,6 +217,13 @@ class Snapshot:
     """Functions that should be traced and are not: without them the figures are wrong."""
     processes: tuple[ProcessState, ...] = ()
     """Where more than one process is or was traced, each of them, in order of appearance."""
+    growth: Growth | None = None
+    """In growth mode, what its counters cannot say; None elsewhere."""
+
+    @property
+    def mode(self) -> str:
+        """What the figures are: ``user``, what a process holds; ``growth``, its new pages."""
+        return "user" if self.growth is None else "growth"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,10 @@ def ready_line(target: Target, tracing: Tracing) -> str:
     """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced.
 
     Of several processes their number and names.
+    In growth mode ``watching PID (COMM) grow: page faults, brk, mmap``.
     """
+    if tracing.growth:
+        return f"watching {target.pid} ({target.comm}) grow: {tracing.growth}"
     refused = [f"not {each}" for each in tracing.refusals]
     left_out = [f"not {each}" for library in tracing.libraries for each in library.left_out]
     what = "; ".join([", ".join(map(str, tracing.libraries)), *refused, *left_out])
@@ -182,7 +185,7 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
         "version": JSON_VERSION,
         "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
-        "mode": "user",
+        "mode": snapshot.mode,
         "target": _json_target(snapshot.target),
         "targets": [
             {**_json_target(each.target), **_json_counters(each.totals), "note": each.note}

@@ -19,10 +19,12 @@ _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
 _PROG_LOAD = 5
+_RAW_TRACEPOINT_OPEN = 17
 _BTF_LOAD = 18
 _MAP_LOOKUP_BATCH = 24
 
 PROG_TYPE_KPROBE = 2
+PROG_TYPE_RAW_TRACEPOINT = 17
 MAP_TYPE_TASK_STORAGE = 29
 _PSEUDO_MAP_FD = 1
 _LOAD_IMM64 = 0x18
@@ -102,6 +104,13 @@ class _ProgramLoad(ct.Structure):
         ("prog_name", ct.c_char * 16),
         ("prog_ifindex", ct.c_uint32),
         ("expected_attach_type", ct.c_uint32),
+    ]
+
+
+class _RawTracepointOpen(ct.Structure):
+    _fields_ = [
+        ("name", ct.c_uint64),
+        ("prog_fd", ct.c_uint32),
     ]
 
 
@@ -199,15 +208,15 @@ def lookup_batch(
     return fields.count, 0
 
 
-def load_program(code: bytes, attach_type: int, name: str) -> int:
-    """Return the descriptor of a loaded uprobe program.
+def load_program(code: bytes, attach_type: int, name: str, kind: int = PROG_TYPE_KPROBE) -> int:
+    """Return the descriptor of a loaded program, of uprobes where ``kind`` says no other.
 
     Raises OSError; its text ends with what the verifier said last, where it said something.
     """
     instructions = ct.create_string_buffer(code, len(code))
     license_ = ct.create_string_buffer(b"GPL")
     fields = _ProgramLoad(
-        prog_type=PROG_TYPE_KPROBE,
+        prog_type=kind,
         insn_cnt=len(code) // INSTRUCTION.size,
         insns=ct.addressof(instructions),
         license=ct.addressof(license_),
@@ -226,6 +235,17 @@ def load_program(code: bytes, attach_type: int, name: str) -> int:
             # the last lines are statistics
             words = [line for line in said if not line.startswith(("processed ", "verification "))]
             raise OSError(error.errno, ": ".join([error.strerror or "", *words[-1:]])) from None
+
+
+def attach_raw_tracepoint(program_fd: int, name: str) -> int:
+    """Return a descriptor that keeps a program on a tracepoint of the kernel's, by its bare name.
+
+    Needs no tracefs (kernel commit c4f6699dfcbd). Raises OSError (ENOENT: there is no such
+    tracepoint).
+    """
+    text = ct.create_string_buffer(name.encode())
+    fields = _RawTracepointOpen(name=ct.addressof(text), prog_fd=program_fd)
+    return bpf(_RAW_TRACEPOINT_OPEN, fields)
 
 
 def relocations(code: bytes, maps: dict[int, int]) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ every start.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +66,16 @@ class Capacity:
         return max(64, self.allocs // 8)
 
 
-class Program:
-    """The BPF program with its maps in the kernel; attached to nothing yet.
+class UnwindingProgram:
+    """A BPF program that walks stacks, with its maps in the kernel; attached to nothing yet.
 
     Raises TracerError where it cannot be compiled, or its maps cannot be made.
     """
 
-    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
-        """``sessions``: compile what is attached by uprobe sessions."""
-        flags = _flags(capacity, sessions=sessions)
-        self._image = image_of(MAIN, _PROGRAMS, flags, cache or default_cache())
+    def __init__(
+        self, main: str, programs: Sequence[str], flags: Sequence[str], cache: Cache | None
+    ) -> None:
+        self._image = image_of(main, programs, flags, cache or default_cache())
         self._specs = {spec.name: spec for spec in self._image.maps}
         self._maps: dict[str, int] = {}
         self._loaded: dict[tuple[str, int], int] = {}
@@ -86,29 +86,12 @@ class Program:
         except TracerError:
             self._close_descriptors()
             raise
-        self.config = self._map("config", np.dtype("u4"))
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
-        self.block_sets = self._array("block_sets")
-        self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
-        self.mappings = self._map("mappings", layout.KEY)
-        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
         self.stack_stats = self._array("stack_stats")
         self.stack_count = self._array("stack_count", np.dtype("u8"))
         self.stacks = self._map("stacks", np.dtype("u4"))
         self.frame_rules = self._map("frame_rules", layout.KEY)
         self.epoch = self._map("epoch", np.dtype("u4"), np.dtype("u8"))
-
-    def load(self, function: str, attach_type: int) -> int:
-        """Load one program for a kind of attachment and return its descriptor, which stays ours.
-
-        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events. Raises
-        TracerError where the kernel's verifier refuses it.
-        """
-        if function in _WALKING and ("on_walk", attach_type) not in self._loaded:
-            walk = np.array([self._load("on_walk", attach_type)], np.uint32)
-            zero = np.zeros(1, np.uint32)
-            kernel.update(self._maps["walkers"], zero.ctypes.data, walk.ctypes.data)
-        return self._load(function, attach_type)
 
     def maps(self) -> Iterator[tuple[str, int]]:
         """Yield every map's name and descriptor, which stays ours."""
@@ -142,17 +125,22 @@ class Program:
             self._rings = None
         self._close_descriptors()
 
-    def _load(self, function: str, attach_type: int) -> int:
+    def _load(self, function: str, attach_type: int, kind: int = kernel.PROG_TYPE_KPROBE) -> int:
         loaded = self._loaded.get((function, attach_type))
         if loaded is None:
             program = self._image.programs[function]
             code = kernel.relocate(program.code, list(program.maps), list(self._maps.values()))
             try:
-                loaded = kernel.load_program(code, attach_type, function)
+                loaded = kernel.load_program(code, attach_type, function, kind)
             except OSError as error:
                 raise TracerError(_refusal(function, error), exit_code=3) from None
             self._loaded[function, attach_type] = loaded
         return loaded
+
+    def _go_on_in(self, walker: int) -> None:
+        """Let walks go on in that program."""
+        program, zero = np.array([walker], np.uint32), np.zeros(1, np.uint32)
+        kernel.update(self._maps["walkers"], zero.ctypes.data, program.ctypes.data)
 
     def _close_descriptors(self) -> None:
         for descriptors in (self._loaded, self._maps):
@@ -167,20 +155,52 @@ class Program:
         return BpfArray(self._maps[name], value or _checked(spec), spec.entries)
 
 
+class Program(UnwindingProgram):
+    """The BPF program that accounts blocks."""
+
+    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
+        """``sessions``: compile what is attached by uprobe sessions."""
+        flags = _flags(capacity, sessions=sessions)
+        super().__init__(MAIN, _PROGRAMS, flags, cache)
+        self.config = self._map("config", np.dtype("u4"))
+        self.block_sets = self._array("block_sets")
+        self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
+        self.mappings = self._map("mappings", layout.KEY)
+        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
+
+    def load(self, function: str, attach_type: int) -> int:
+        """Load one program for a kind of attachment and return its descriptor, which stays ours.
+
+        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events. Raises
+        TracerError where the kernel's verifier refuses it.
+        """
+        if function in _WALKING and ("on_walk", attach_type) not in self._loaded:
+            self._go_on_in(self._load("on_walk", attach_type))
+        return self._load(function, attach_type)
+
+
 def _flags(capacity: Capacity, *, sessions: bool) -> list[str]:
     flags = [
+        *walking_flags(capacity),
         f"-DBLOCK_SETS={capacity.block_sets}",
         f"-DSPILLED_MAX={capacity.spilled}",
+        f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
+    ]
+    if sessions:
+        flags.append("-DSESSION")
+    return flags
+
+
+def walking_flags(capacity: Capacity) -> list[str]:
+    """Return what the parts that walk stacks are compiled with."""
+    flags = [
         f"-DSTACKS_MAX={capacity.stacks}",
         f"-DSHAPES={SHAPES}",
         f"-DTHREADS_MAX={THREADS_MAX}",
-        f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
         f"-DRULES_MAX={capacity.rules}",
         f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
         f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
     ]
-    if sessions:
-        flags.append("-DSESSION")
     if KERNEL_TYPES.exists():
         flags.append("-DTASK_STORAGE")
     return flags

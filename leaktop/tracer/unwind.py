@@ -33,7 +33,7 @@ from leaktop.tracer.frame_rules import (
     FrameRule,
     rule_of,
 )
-from leaktop.tracer.loader import Program
+from leaktop.tracer.loader import UnwindingProgram
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk_on
 
@@ -153,7 +153,7 @@ class _Given:
 class Unwinder:
     """The thread that answers, for all processes."""
 
-    def __init__(self, program: Program, arch: Architecture, capacity: int) -> None:
+    def __init__(self, program: UnwindingProgram, arch: Architecture, capacity: int) -> None:
         self._program = program
         self._arch = arch
         self._registers = arch.registers
