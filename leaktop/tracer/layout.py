@@ -84,6 +84,7 @@ QUESTION = np.dtype(
         ("sp", "u8"),
         ("slot", "u4"),
         ("lost", "u4"),
+        ("image_start", "u8"),
         ("image_size", "u8"),
     ]
 )

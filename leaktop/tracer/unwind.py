@@ -244,7 +244,7 @@ class Unwinder:
                 for i, value in enumerate(question["registers"].tolist())
             ),
         )
-        image = StackImage(frame.sp, stack[: int(question["image_size"])])
+        image = StackImage(int(question["image_start"]), stack[: int(question["image_size"])])
         given = self._given.get(int(question["slot"]))
         rest = None
         try:
