@@ -111,7 +111,7 @@ class GrowthSource:
             target=replace(self.target, alive=self._over is None, rss=rss),
             filters=self._filters,
             totals=_counters(*(int(values.sum()) for values in (sizes, faults, calls))),
-            sites=_sites(stacks, counts),
+            sites=_sites(stacks, counts, self._process.pid),
             lost=self._lost(program, stacks, counts),
             estimated=self._sampled,
             note=self._over,
@@ -236,7 +236,7 @@ def _counters(size: int, faults: int, calls: int) -> Counters:
     return Counters(bytes=size, count=size // mmap.PAGESIZE, allocs=faults, calls=calls)
 
 
-def _sites(stacks: StackBook, counts: Mapping[int, Counters]) -> tuple[Site, ...]:
+def _sites(stacks: StackBook, counts: Mapping[int, Counters], pid: int) -> tuple[Site, ...]:
     # a stack that was cut counts as the whole one that it turned out to be
     sums: dict[int, Counters] = {}
     for stack_id, one in counts.items():
@@ -249,6 +249,7 @@ def _sites(stacks: StackBook, counts: Mapping[int, Counters]) -> tuple[Site, ...
             counters=counters,
             frames=known[stack_id].frames,
             truncated=known[stack_id].truncated,
+            pid=pid,
         )
         for stack_id, counters in sums.items()
         if stack_id in known

@@ -14,6 +14,8 @@ from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
 
 _TREND_CELLS = 60
+GROWTH_NOTE = "growth, not leaks: what was freed since shows in rss only"
+"""What the figures of growth mode are, in less than a line."""
 
 
 class Stage(Enum):
@@ -92,9 +94,11 @@ class StatusBar(LinesView):
         line.put(fmt.clean(target.comm, 20), strong)
         if reading is not None:
             rss = _resident([each.target for each in processes] or [target])
-            held = reading.snapshot.totals.bytes
+            held, growth = reading.snapshot.totals.bytes, reading.snapshot.growth
             line.put("  rss ", dim).put(rss)
-            line.put("  held ", dim)
+            if growth is not None and growth.rss_change is not None:
+                line.put(f" ({fmt.format_growth(growth.rss_change)})")
+            line.put("  held " if growth is None else "  new ", dim)
             line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
             cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
             if cells > 1:
@@ -111,8 +115,9 @@ class StatusBar(LinesView):
             return
         snapshot, rates = reading.snapshot, reading.rates
         mark = snapshot.estimated
-        for name, text in (
-            ("growing ", fmt.format_growth(rates.bytes_per_s, estimated=mark) + "/s"),
+        growing = fmt.format_growth(rates.bytes_per_s, estimated=mark) + "/s"
+        for name, text in _page_figures(reading, growing) or (
+            ("growing ", growing),
             ("allocs ", fmt.format_rate(rates.allocs_per_s, estimated=mark) + "/s"),
             ("frees ", fmt.format_rate(rates.frees_per_s, estimated=mark) + "/s"),
             ("blocks ", fmt.format_count(snapshot.totals.count, estimated=mark)),
@@ -121,6 +126,20 @@ class StatusBar(LinesView):
             line.put(f" {name}", dim).put(text).put(" ")
         if line.left > len("for 99m59s "):
             line.put(" for ", dim).put(fmt.format_age(snapshot.elapsed_s))
+
+
+def _page_figures(reading: Reading, growing: str) -> Sequence[tuple[str, str]]:
+    # of growth mode; none of others
+    snapshot, mark = reading.snapshot, reading.snapshot.estimated
+    if snapshot.growth is None:
+        return ()
+    return (
+        ("growing ", growing),
+        ("faults ", fmt.format_rate(reading.rates.allocs_per_s, estimated=mark) + "/s"),
+        ("pages ", fmt.format_count(snapshot.totals.count, estimated=mark)),
+        ("calls ", fmt.format_count(snapshot.totals.calls, estimated=mark)),
+        ("stacks ", fmt.format_count(len(snapshot.sites))),
+    )
 
 
 class FilterLine(LinesView):
@@ -140,14 +159,20 @@ class FilterLine(LinesView):
         line = self.builder()
         if self._status is None:
             return line.strip()
-        filters, pattern = self._status.filters, self._status.pattern
-        for name, text, active in _filter_fields(filters, pattern):
+        for name, text, active in _filter_fields(self._status):
             line.put(f" {name} ", self.style("dim"))
             line.put(f"{text} ", self.style("warn") if active else None)
+        if _in_growth_mode(self._status):
+            line.put(f" {GROWTH_NOTE}", self.style("warn"))
         return line.strip()
 
 
-def _filter_fields(filters: Filters, pattern: str) -> list[tuple[str, str, bool]]:
+def _in_growth_mode(status: Status) -> bool:
+    return status.reading is not None and status.reading.snapshot.growth is not None
+
+
+def _filter_fields(status: Status) -> list[tuple[str, str, bool]]:
+    filters, pattern = status.filters, status.pattern
     limit = "none" if filters.max_size == UNLIMITED else fmt.format_bytes(filters.max_size)
     rate = filters.sample_rate
     fields = [
@@ -157,6 +182,8 @@ def _filter_fields(filters: Filters, pattern: str) -> list[tuple[str, str, bool]
     ]
     if filters.older_s:
         fields.append(("older than", fmt.format_age(filters.older_s), True))
+    if _in_growth_mode(status):  # pages have no sizes and no ages
+        fields = fields[2:3]
     fields.append(("text", f"/{pattern}" if pattern else "none", bool(pattern)))
     return fields
 
@@ -166,6 +193,8 @@ def _state(status: Status) -> tuple[str, str]:
         return f"[{status.stage.value.upper()}]", "bad"
     if status.paused:
         return "[PAUSED]", "warn"
+    if status.stage is Stage.TRACING and _in_growth_mode(status):
+        return "[growth]", "good"
     return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
 
 
