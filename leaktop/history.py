@@ -103,8 +103,8 @@ class History:
                 self._row_of[stack_id] = self._free.pop()
         return np.fromiter((self._row_of[s.stack_id] for s in sites), dtype=np.intp)
 
-    # First the rows of stacks that held nothing at any tick kept and are not here now, as those that
-    # hold blocks of no bytes are; then a larger ring.
+    # First the rows of stacks that held nothing at any tick kept and are not here now, with blocks
+    # of no bytes; then a larger ring.
     def _make_room(self, wanted: int, here: Set[int]) -> None:
         used = np.any(self._ring, axis=1).tolist()
         for stack_id, row in list(self._row_of.items()):
