@@ -154,13 +154,12 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
     snapshot = reading.snapshot
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
-    mark = "~" if snapshot.estimated else ""
     lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
     names = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in top:
         held = site.counters
         of = f" of {site.pid} ({clean(names[site.pid])})" if site.pid in names else ""
-        lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack{of}")
+        lines.append(f"\t{_figures(snapshot, held)} from stack{of}")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
         if not site.frames:
             lines.append("\t\t[no room for its stack: see --max-stacks]")

@@ -14,7 +14,7 @@ from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
 
 _TREND_CELLS = 60
-GROWTH_NOTE = "growth, not leaks: what was freed since shows in rss only"
+GROWTH_NOTE = "growth, not leaks: only rss shows what was freed"
 """What the figures of growth mode are, in less than a line."""
 
 

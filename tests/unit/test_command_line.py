@@ -80,6 +80,7 @@ def test_defaults() -> None:
         "pid": [123],
         "name": None,
         "follow": False,
+        "growth": False,
         "min_size": 0,
         "max_size": UNLIMITED,
         "sample_rate": 1,
