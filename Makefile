@@ -34,4 +34,5 @@ bench:
 	.venv/bin/python bench/startup.py $(ARGS)
 	.venv/bin/python bench/screen.py $(ARGS)
 	.venv/bin/python bench/symbols.py $(ARGS)
+	.venv/bin/python bench/growth.py
 	.venv/bin/python bench/table.py

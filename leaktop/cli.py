@@ -28,6 +28,17 @@ RATE_MAX = 1_000_000
 PID_MAX = 2**22
 """PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h)."""
 
+_OF_BLOCKS = (
+    "--min-size",
+    "--max-size",
+    "--older",
+    "--object",
+    "--symbols-prefix",
+    "--probe-at-entry",
+    "--max-allocs",
+)
+"""Options that say nothing to growth mode."""
+
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
 4 no such target, or a command that cannot be started. Bytes take k, M or G. Without a terminal on
@@ -97,6 +108,12 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with -k: a new block at the address of one that is held is the free that was not "
         "seen, and no loss",
+    )
+    add(
+        "--growth",
+        action="store_true",
+        help="watch page faults, brk and mmap instead of the allocator: which code makes the "
+        "process grow, freed since or not, at next to no cost; growth, not leaks",
     )
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
@@ -208,6 +225,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             "which process? leaktop -p PID (find it with: pgrep -a NAME), --name NAME, "
             "or leaktop -- CMD to start one"
         )
+    if options.growth:
+        _check_growth(parser, options)
     if options.min_size > options.max_size:
         parser.error(
             f"no block is at least {options.min_size} (-z) and at most {options.max_size} (-Z) "
@@ -272,6 +291,15 @@ def _command(
     if words is not None and any("\0" in word for word in words):
         parser.error("the command has a null character in it")
     return words
+
+
+def _check_growth(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.pid is None or len(options.pid) > 1 or options.follow or options.kernel:
+        parser.error("--growth watches one process: leaktop --growth -p PID")
+    for option in _OF_BLOCKS:
+        name = option.removeprefix("--").replace("-", "_")
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--growth watches pages, {option} is about blocks: leave out one of them")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -375,10 +403,13 @@ def _live_source(options: argparse.Namespace) -> Source:
 
     def make() -> Source:
         from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+        from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
         from leaktop.tracer.loader import Capacity  # noqa: PLC0415
 
         capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+        if options.growth:
+            return GrowthSource(pids[0], _filters(options), capacity)
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
         return LiveSource(pids, _filters(options), capacity, choice, finders)
 

@@ -3,7 +3,7 @@
 One tick costs O(stacks). Time is always the snapshot's own, never a clock's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,17 +97,18 @@ class History:
     def _rows(self, sites: Sequence[Site]) -> NDArray[np.intp]:
         fresh = [s.stack_id for s in sites if s.stack_id not in self._row_of]
         if len(fresh) > len(self._free):
-            self._make_room(len(fresh))
+            self._make_room(len(fresh), {s.stack_id for s in sites})
         for stack_id in fresh:
             if stack_id not in self._row_of:
                 self._row_of[stack_id] = self._free.pop()
         return np.fromiter((self._row_of[s.stack_id] for s in sites), dtype=np.intp)
 
-    # First the rows of stacks that held nothing at any tick kept, then a larger ring.
-    def _make_room(self, wanted: int) -> None:
+    # First the rows of stacks that held nothing at any tick kept and are not here now, with blocks
+    # of no bytes; then a larger ring.
+    def _make_room(self, wanted: int, here: Set[int]) -> None:
         used = np.any(self._ring, axis=1).tolist()
         for stack_id, row in list(self._row_of.items()):
-            if not used[row]:
+            if not used[row] and stack_id not in here:
                 del self._row_of[stack_id]
                 self._free.append(row)
         rows = self._ring.shape[0]

@@ -72,6 +72,7 @@ KERNEL = Target(0, "kernel")
 class Counters:
     """Outstanding bytes and blocks, and the allocations and frees that led to them.
 
+    In growth mode: new pages, in bytes and in number, and the page faults that brought them.
     Under sampling every figure is an estimate: each kept block counts as often as its weight.
     """
 
@@ -79,6 +80,8 @@ class Counters:
     count: int = 0
     allocs: int = 0
     frees: int = 0
+    calls: int = 0
+    """Calls of brk, mmap and mremap, in growth mode: they take addresses, not memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,8 @@ class Tracing:
     """Events of the kernel, where that is what is traced: ``kmem:kfree``."""
     left_out: tuple[str, ...] = ()
     """What of the kernel's is not done, and why."""
+    growth: str = ""
+    """What is watched in growth mode, and what is not, for people; empty elsewhere."""
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -206,6 +211,15 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How a process as a whole has grown since counting started."""
+
+    rss_change: int | None
+    """Bytes of resident memory, more or less: nothing else says what was given back. None where it
+    is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one tick read, at one moment."""
 
@@ -231,10 +245,17 @@ class Snapshot:
     """Where more than one process is or was traced, each of them, in order of appearance."""
     system: System | None = None
     """The host's memory, where it is the kernel that is traced; None in a process."""
+    growth: Growth | None = None
+    """In growth mode, what its counters cannot say; None elsewhere."""
 
     @property
     def mode(self) -> str:
-        """Whose allocations these are: ``user``, a process's own, or ``kernel``."""
+        """What the figures are: what a process (``user``) or the kernel (``kernel``) holds.
+
+        Or the new pages of a process (``growth``).
+        """
+        if self.growth is not None:
+            return "growth"
         return "user" if self.system is None else "kernel"
 
 

@@ -45,6 +45,10 @@ _ALLOCATOR = (
     r"pvalloc|strdup|strndup|mmap|mmap64|mremap|munmap)"
     r"(?:_default|_impl|_internal)?"
     r"|tcmalloc::.*|mi_(?:heap_|theap_|_)?(?:m|z|c|re|rec)alloc\w*|operator (?:new|delete)(?:\[\])?"
+    # where a page is touched first: in the allocator's own depths, and as memory is filled
+    r"|(?:__)?s?brk(?:_call)?|__(?:default_|glibc_)morecore"
+    r"|(?:sysmalloc|_int_(?:malloc|realloc|memalign|free)|tcache_init|systrim|arena_get2)[\w.]*"
+    r"|(?:__)?mem(?:set|p?cpy|move)(?:_\w+)?"
     r"|_Z(?:n[wa]m|d[la]Pv)\w*|__cxa_allocate_(?:dependent_)?exception|allocate_dtv|_dl_allocate_tls"
 )
 _WRAPPER = (

@@ -119,13 +119,16 @@ def ready_line(target: Target, tracing: Tracing) -> str:
     """Return ``tracing PID (COMM): N functions in LIBRARY``, and what is not traced.
 
     Of several processes their number and names; of the kernel ``tracing the kernel: N
-    tracepoints``, or ``the kernel for PID (COMM)``.
+    tracepoints``, or ``the kernel for PID (COMM)``. In growth mode ``watching PID (COMM) grow: page
+    faults, brk, mmap``.
     """
     if tracing.tracepoints:
         whose = f" for {target.pid} ({target.comm})" if target.pid else ""
         parts = [f"{len(tracing.tracepoints)} tracepoints"]
         parts += [f"not {each}" for each in tracing.left_out]
         return f"tracing the kernel{whose}: {'; '.join(parts)}"
+    if tracing.growth:
+        return f"watching {target.pid} ({target.comm}) grow: {tracing.growth}"
     refused = [f"not {each}" for each in tracing.refusals]
     left_out = [f"not {each}" for library in tracing.libraries for each in library.left_out]
     what = "; ".join([", ".join(map(str, tracing.libraries)), *refused, *left_out])
@@ -207,14 +210,13 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
     """Return one snapshot in memleak's words: a heading, then each stack's sum and frames."""
     snapshot = reading.snapshot
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
-    lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with outstanding allocations:"]
-    mark = "~" if snapshot.estimated else ""
+    lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
     lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
     names = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in top:
         held = site.counters
         of = f" of {site.pid} ({clean(names[site.pid])})" if site.pid in names else ""
-        lines.append(f"\t{mark}{held.bytes} bytes in {mark}{held.count} allocations from stack{of}")
+        lines.append(f"\t{_figures(snapshot, held)} from stack{of}")
         if site.cache:
             lines.append(f"\t\t[of slab cache {clean(site.cache)}]")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
@@ -223,6 +225,26 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
         elif site.truncated:
             lines.append("\t\t[the stack goes on: it was cut here]")
     return "\n".join(lines)
+
+
+def _what(snapshot: Snapshot) -> str:
+    if snapshot.growth is None:
+        return "outstanding allocations"
+    change = snapshot.growth.rss_change
+    resident = "" if change is None else f"; resident memory {change:+} bytes"
+    return f"new pages (growth, not leaks{resident})"
+
+
+def _figures(snapshot: Snapshot, held: Counters) -> str:
+    mark = "~" if snapshot.estimated else ""
+    if snapshot.growth is None:
+        return f"{mark}{held.bytes} bytes in {mark}{held.count} allocations"
+    parts = []
+    if held.count or not held.calls:
+        parts.append(f"{mark}{held.bytes} bytes in {mark}{held.count} new pages")
+    if held.calls:
+        parts.append(f"{mark}{held.calls} calls of brk or mmap")
+    return " and ".join(parts)
 
 
 def frame_text(frame: Frame) -> str:
@@ -245,7 +267,7 @@ def frame_text(frame: Frame) -> str:
 def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
     """Return one snapshot as a JSON object on one line."""
     snapshot, totals = reading.snapshot, reading.snapshot.totals
-    filters = snapshot.filters
+    filters, in_pages = snapshot.filters, snapshot.growth is not None
     when = datetime.fromtimestamp(snapshot.time_ns // 1_000_000 / 1e3, UTC)
     document: dict[str, Any] = {
         "version": JSON_VERSION,
@@ -263,10 +285,11 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
             "sample_rate": filters.sample_rate,
             "older_s": filters.older_s,
         },
-        "totals": _json_counters(totals),
+        **_json_growth(snapshot),
+        "totals": _json_counters(totals, in_pages=in_pages),
         "rates": {
             "allocs_per_s": round(reading.rates.allocs_per_s, 3),
-            "frees_per_s": round(reading.rates.frees_per_s, 3),
+            "frees_per_s": None if in_pages else round(reading.rates.frees_per_s, 3),
             "bytes_per_s": round(reading.rates.bytes_per_s, 3),
         },
         **({} if snapshot.system is None else {"system": asdict(snapshot.system)}),
@@ -297,20 +320,29 @@ def _json_target(target: Target) -> dict[str, Any]:
     }
 
 
-def _json_counters(counters: Counters) -> dict[str, int]:
-    return {
+def _json_growth(snapshot: Snapshot) -> dict[str, Any]:
+    if snapshot.growth is None:
+        return {}
+    return {"rss": {"bytes": snapshot.target.rss, "change": snapshot.growth.rss_change}}
+
+
+def _json_counters(counters: Counters, *, in_pages: bool = False) -> dict[str, int | None]:
+    figures: dict[str, int | None] = {
         "bytes": counters.bytes,
         "count": counters.count,
         "allocs": counters.allocs,
-        "frees": counters.frees,
+        "frees": None if in_pages else counters.frees,
     }
+    if in_pages:
+        figures["calls"] = counters.calls
+    return figures
 
 
 def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[str, Any]:
     return {
         "id": f"{site.stack_id:016x}",
         "pid": site.pid,
-        **_json_counters(site.counters),
+        **_json_counters(site.counters, in_pages=reading.snapshot.growth is not None),
         "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,

@@ -31,6 +31,8 @@ static long (*read_kernel_text)(void *to, u32 size, const void *from) = (void *)
 /* What -k is to see. key: 0, value: struct kernel_config. */
 BPF_ARRAY(kernel_config, struct kernel_config, 1);
 
+#include "base.bpf.h"
+
 #include "settings.bpf.h"
 
 #include "stacks.bpf.h"

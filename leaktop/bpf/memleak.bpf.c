@@ -23,23 +23,16 @@
 #define SKIP_END 0
 #endif
 
-/* bpf_probe_read_user under another name: bcc reads all of /proc/kallsyms for each call by that one
- * (src/cc/frontends/clang/b_frontend_action.cc), to see whether the kernel has it; 5.5 and later do
- * (kernel commit 6ae08ae3dea2). That is 0.1 s a call at start-up. */
-static long (*read_user)(void *to, u32 size, const void *from) = (void *)BPF_FUNC_probe_read_user;
+#include "base.bpf.h"
 
 #include "settings.bpf.h"
-
-/* The key of an address in the process of a slot. */
-static __always_inline u64 key_of(u32 slot, u64 address)
-{
-	return (address & (1ULL << KEY_SLOT_SHIFT) - 1) | (u64)slot << KEY_SLOT_SHIFT;
-}
 
 static __always_inline u64 whole_pages(u64 length)
 {
 	return (length + PAGE_LOW_BITS) & ~PAGE_LOW_BITS;
 }
+
+#include "call_state.bpf.h"
 
 #include "thread.bpf.h"
 

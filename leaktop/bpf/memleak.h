@@ -165,9 +165,10 @@ struct question {
 	u64 stack_id;		/* the stack's id, which no other has; 0: only the rules are wanted */
 	u64 pc;			/* code address without a rule */
 	u64 registers[SAVED_REGISTERS];	/* saved registers in that frame, in a rule's order */
-	u64 sp;			/* stack pointer in that frame, where the image begins */
+	u64 sp;			/* stack pointer in that frame */
 	u32 slot;		/* of the process */
 	u32 lost;		/* bit i: registers[i] cannot be followed */
+	u64 image_start;	/* address that the image begins at */
 	u64 image_size;		/* bytes of image that could be read */
 };
 
@@ -214,7 +215,7 @@ _Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
-_Static_assert(sizeof(struct question) == 88, "layout.py: QUESTION");
+_Static_assert(sizeof(struct question) == 96, "layout.py: QUESTION");
 _Static_assert(sizeof(struct kernel_config) == 296, "layout.py: KERNEL_CONFIG");
 _Static_assert(sizeof(struct cache_name) == 48, "layout.py: CACHE_NAME");
 _Static_assert(sizeof(struct stack) == 1032, "layout.py: STACK");

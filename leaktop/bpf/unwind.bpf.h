@@ -142,7 +142,7 @@ static __always_inline void fill_question(struct question *question, struct thre
 {
 	question->stack_id = stack_id;
 	question->pc = walk->pc;
-	question->sp = walk->sp;
+	question->sp = question->image_start = walk->sp;
 	question->slot = thread->slot;
 	question->lost = 0;
 	for (u32 i = 0; i < SAVED_REGISTERS; i++) {
@@ -162,6 +162,11 @@ static __always_inline int ask(struct thread *thread, const struct walk *walk, u
 	if (question) {
 		fill_question(question, thread, walk, stack_id);
 		question->image_size = copy_stack(question + 1, IMAGE_BYTES, walk->sp);
+		if (!question->image_size) {	/* a page of the stack that nobody has touched yet */
+			question->image_start = (walk->sp & ~(PAGE_SIZE - 1)) + PAGE_SIZE;
+			question->image_size = copy_stack(question + 1, IMAGE_BYTES,
+							  question->image_start);
+		}
 		questions.ringbuf_submit(question, 0);
 		return 1;
 	}

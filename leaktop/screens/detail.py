@@ -17,7 +17,7 @@ from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
 from leaktop.widgets.histogram import HistogramView, age_label, size_label
 from leaktop.widgets.key_hints import KeyHints
-from leaktop.widgets.lines import LinesView
+from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
@@ -44,12 +44,19 @@ class StackHead(LinesView):
         self._held = True
         self._growth = 0.0
         self._estimated = False
+        self._pages = False
         self._detail: StackDetail | None = None
         self._trend: Sequence[int] = ()
 
-    def show_site(self, site: Site, growth: float, *, held: bool, estimated: bool) -> None:
-        """Show the figures of the last tick; not ``held``: those of when it held something."""
+    def show_site(
+        self, site: Site, growth: float, *, held: bool, estimated: bool, pages: bool
+    ) -> None:
+        """Show the figures of the last tick; not ``held``: those of when it held something.
+
+        ``pages``: they are of growth mode.
+        """
         self._site, self._growth, self._held, self._estimated = site, growth, held, estimated
+        self._pages = pages
         self.repaint()
 
     def show_detail(self, detail: StackDetail | None, trend: Sequence[int]) -> None:
@@ -75,9 +82,18 @@ class StackHead(LinesView):
             )
             line.put(" in ", dim).put(fmt.format_count(counters.count, estimated=mark))
             average = counters.bytes / counters.count if counters.count else 0
-            line.put(" blocks of ", dim).put(fmt.format_bytes(average))
+            if self._pages:
+                line.put(" new pages", dim)
+            else:
+                line.put(" blocks of ", dim).put(fmt.format_bytes(average))
             line.put("  growth ", dim)
             line.put(fmt.format_growth(self._growth, estimated=mark) + "/s")
+            return line.strip()
+        if self._pages:
+            line.put(" faults ", dim).put(fmt.format_count(counters.allocs, estimated=mark))
+            line.put("  calls of brk and mmap ", dim)
+            line.put(fmt.format_count(counters.calls, estimated=mark))
+            self._put_trend(line)
             return line.strip()
         exact = detail.oldest_s if detail else None
         oldest = fmt.format_age(site.oldest_s, exact=site.oldest_exact)
@@ -89,10 +105,13 @@ class StackHead(LinesView):
         if detail and detail.bytes_error:
             sign = "+-" if self.ascii_only else "±"
             line.put("  error ", dim).put(sign + fmt.format_bytes(detail.bytes_error))
+        self._put_trend(line)
+        return line.strip()
+
+    def _put_trend(self, line: LineBuilder) -> None:
         if self._trend:
             blocks = sparkline(self._trend, max(8, line.left - 9), ascii_only=self.ascii_only)
-            line.put("  trend ", dim).put(blocks, self.style("good"))
-        return line.strip()
+            line.put("  trend ", self.style("dim")).put(blocks, self.style("good"))
 
 
 class DetailScreen(LiveScreen):
@@ -161,6 +180,7 @@ class DetailScreen(LiveScreen):
             reading.growth.get(self.site.stack_id, 0.0) if reading else 0.0,
             held=held,
             estimated=self._estimated,
+            pages=bool(reading and reading.snapshot.growth),
         )
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()

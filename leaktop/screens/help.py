@@ -46,6 +46,15 @@ COLUMNS = (
     ("avail", "of the kernel (-k): what programs could still get; slab: what slab caches hold"),
 )
 
+GROWTH = (
+    "This is growth, not leaks: each row has the new pages that a stack was the first to touch,"
+    " whether they were given back since or not; that shows in rss alone, with its change since"
+    " the start. BYTES and PAGES are pages that page faults brought, of files only private copies;"
+    " CALLS are those of brk, mmap and mremap, which take addresses and no memory yet."
+    " FAULTS are fewer than PAGES where huge pages came. Pages have no sizes and no ages."
+)
+"""What the figures of growth mode are."""
+
 SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
     ("†", "before a PID: that process has ended, and its last state stays"),
@@ -197,6 +206,9 @@ def _traced(target: Target, tracing: Tracing | None, width: int) -> Iterator[Lin
         return
     who = ", ".join(f"{each.pid} ({each.comm})" for each in tracing.processes or (target,))
     yield from _wrapped(f"{who}, by {tracing.way}:", width)
+    if tracing.growth:
+        yield from _wrapped(tracing.growth, width, indent=2)
+        yield from _wrapped(GROWTH, width)
     for library in tracing.libraries:
         yield from _wrapped(str(library), width, indent=2)
     for each in tracing.refusals:

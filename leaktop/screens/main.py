@@ -174,6 +174,7 @@ class MainScreen(LiveScreen):
                 reverse=self.reverse,
                 innermost=self.innermost,
                 estimated=bool(reading and reading.snapshot.estimated),
+                pages=bool(reading and reading.snapshot.growth),
                 processes=self._processes,
                 empty=self._why_empty(status),
             )
@@ -206,6 +207,8 @@ class MainScreen(LiveScreen):
             return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
         if self.pattern and status.reading.snapshot.sites:
             return f"no stack matches /{self.pattern} (Esc shows all)"
+        if status.reading.snapshot.growth is not None:
+            return "no page fault has brought a new page since"
         return "nothing that was allocated since is still held"
 
     def _peek(self) -> None:

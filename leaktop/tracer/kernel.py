@@ -109,7 +109,7 @@ class _ProgramLoad(ct.Structure):
     ]
 
 
-class _RawTracepoint(ct.Structure):
+class _RawTracepointOpen(ct.Structure):
     _fields_ = [("name", ct.c_uint64), ("prog_fd", ct.c_uint32)]
 
 
@@ -219,17 +219,15 @@ def lookup_batch(
     return fields.count, 0
 
 
-def load_program(
-    code: bytes, attach_type: int, name: str, program_type: int = PROG_TYPE_KPROBE
-) -> int:
-    """Return the descriptor of a loaded program, of uprobes where nothing else is said.
+def load_program(code: bytes, attach_type: int, name: str, kind: int = PROG_TYPE_KPROBE) -> int:
+    """Return the descriptor of a loaded program, of uprobes where ``kind`` says no other.
 
     Raises OSError; its text ends with what the verifier said last, where it said something.
     """
     instructions = ct.create_string_buffer(code, len(code))
     license_ = ct.create_string_buffer(b"GPL")
     fields = _ProgramLoad(
-        prog_type=program_type,
+        prog_type=kind,
         insn_cnt=len(code) // INSTRUCTION.size,
         insns=ct.addressof(instructions),
         license=ct.addressof(license_),
@@ -250,13 +248,15 @@ def load_program(
             raise OSError(error.errno, ": ".join([error.strerror or "", *words[-1:]])) from None
 
 
-def open_raw_tracepoint(program_fd: int, name: str) -> int:
-    """Return the descriptor that keeps a program on a tracepoint, by its bare name: ``kfree``.
+def attach_raw_tracepoint(program_fd: int, name: str) -> int:
+    """Return a descriptor that keeps a program on a tracepoint of the kernel's, by its bare name.
 
-    Raises OSError.
+    Needs no tracefs (kernel commit c4f6699dfcbd). Raises OSError (ENOENT: there is no such
+    tracepoint).
     """
     text = ct.create_string_buffer(name.encode())
-    return bpf(_RAW_TRACEPOINT_OPEN, _RawTracepoint(name=ct.addressof(text), prog_fd=program_fd))
+    fields = _RawTracepointOpen(name=ct.addressof(text), prog_fd=program_fd)
+    return bpf(_RAW_TRACEPOINT_OPEN, fields)
 
 
 def recursion_misses(program_fd: int) -> int:

@@ -11,7 +11,7 @@ from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.attach import Attached, attach_tracepoint
 from leaktop.tracer.image import Cache, default_cache, image_of
-from leaktop.tracer.loader import Capacity, Loaded, common_flags
+from leaktop.tracer.loader import Accounting, Capacity, common_flags
 from leaktop.tracer.tracefs import Format, opened_tracefs, read_format
 
 MAIN = "kmem.bpf.c"
@@ -69,7 +69,7 @@ TRACEPOINTS = (
 )
 
 
-class KernelProgram(Loaded):
+class KernelProgram(Accounting):
     """The programs for the kernel's tracepoints, of those that this kernel has.
 
     Raises TracerError where tracepoints are missing, cannot be read or have another form.
@@ -103,7 +103,7 @@ class KernelProgram(Loaded):
     def _attach(self, arch: Architecture, tracepoint: Tracepoint, form: Format) -> int:
         if tracepoint.raw:
             program = self._load(tracepoint.program, 0, kernel.PROG_TYPE_RAW_TRACEPOINT)
-            return kernel.open_raw_tracepoint(program, tracepoint.name.partition(":")[2])
+            return kernel.attach_raw_tracepoint(program, tracepoint.name.partition(":")[2])
         program = self._load(tracepoint.program, 0, kernel.PROG_TYPE_TRACEPOINT)
         return attach_tracepoint(arch, program, form.number)
 

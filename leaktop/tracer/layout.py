@@ -1,4 +1,4 @@
-"""Python's half of ``bpf/memleak.h``: the same structures as numpy types.
+"""Python's half of ``bpf/memleak.h`` and ``bpf/growth.h``: the same structures as numpy types.
 
 ``check`` compares them with what the compiled program says of its maps, so that a change on one
 side only cannot go unnoticed.
@@ -33,6 +33,8 @@ CONFIG = np.dtype(
         ("allocators", [("start", "u8"), ("end", "u8")], (ALLOCATORS_MAX,)),
     ]
 )
+GROWTH_SLOT = 1
+GROWTH_CONFIG = np.dtype([("phase", "u8"), ("sample_rate", "u8"), ("pid", "u8")])
 BLOCK = np.dtype([("size", "u8"), ("birth_ns", "u8"), ("stack", "u4"), ("weight", "u4")])
 SET_WAYS = 7
 BEING_FILLED = 1
@@ -82,6 +84,7 @@ QUESTION = np.dtype(
         ("sp", "u8"),
         ("slot", "u4"),
         ("lost", "u4"),
+        ("image_start", "u8"),
         ("image_size", "u8"),
     ]
 )
@@ -103,6 +106,7 @@ CACHE_NAME = np.dtype([("text", "u1", (CACHE_NAME_MAX,))])
 
 STRUCTURES: dict[str, np.dtype[Any]] = {
     "config": CONFIG,
+    "growth_config": GROWTH_CONFIG,
     "block_sets": BLOCK_SET,
     "spilled_blocks": BLOCK,
     "mappings": BLOCK,

@@ -69,8 +69,7 @@ class Capacity:
 class Loaded:
     """Compiled programs with their maps in the kernel; attached to nothing yet.
 
-    What is common to all: blocks, stacks and settings. Raises TracerError where it cannot be
-    compiled, or its maps cannot be made.
+    What is common to all: stacks and losses. Raises TracerError where the maps cannot be made.
     """
 
     def __init__(self, image: Image) -> None:
@@ -84,20 +83,10 @@ class Loaded:
         except TracerError:
             self._close_descriptors()
             raise
-        self.config = self._map("config", np.dtype("u4"))
         self.losses = self._map("losses", np.dtype("u4"), np.dtype("u8"))
-        self.block_sets = self._array("block_sets")
-        self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
         self.stack_stats = self._array("stack_stats")
         self.stack_count = self._array("stack_count", np.dtype("u8"))
         self.stacks = self._map("stacks", np.dtype("u4"))
-
-    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
-        """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
-        for sets in self.block_sets.chunks():
-            key = sets["key"]
-            yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
-        yield from self.spilled_blocks.chunks()
 
     def maps(self) -> Iterator[tuple[str, int]]:
         """Yield every map's name and descriptor, which stays ours."""
@@ -135,31 +124,36 @@ class Loaded:
         return BpfArray(self._maps[name], value or _checked(spec), spec.entries)
 
 
-class Program(Loaded):
-    """The programs for the functions of user space."""
+class Accounting(Loaded):
+    """Programs that hold blocks."""
 
-    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
-        """``sessions``: compile what is attached by uprobe sessions."""
-        flags = _flags(capacity, sessions=sessions)
-        image = image_of(MAIN, _PROGRAMS, flags, cache or default_cache())
+    def __init__(self, image: Image) -> None:
+        super().__init__(image)
+        self.config = self._map("config", np.dtype("u4"))
+        self.block_sets = self._array("block_sets")
+        self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
+
+    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
+        for sets in self.block_sets.chunks():
+            key = sets["key"]
+            yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
+        yield from self.spilled_blocks.chunks()
+
+
+class Unwinding(Loaded):
+    """Programs that walk stacks of user space."""
+
+    def __init__(self, image: Image) -> None:
         super().__init__(image)
         self._rings: Rings | None = None
-        self.mappings = self._map("mappings", layout.KEY)
-        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
         self.frame_rules = self._map("frame_rules", layout.KEY)
         self.epoch = self._map("epoch", np.dtype("u4"), np.dtype("u8"))
 
-    def load(self, function: str, attach_type: int) -> int:
-        """Load one program for a kind of attachment and return its descriptor, which stays ours.
-
-        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events. Raises
-        TracerError where the kernel's verifier refuses it.
-        """
-        if function in _WALKING and ("on_walk", attach_type) not in self._loaded:
-            walk = np.array([self._load("on_walk", attach_type)], np.uint32)
-            zero = np.zeros(1, np.uint32)
-            kernel.update(self._maps["walkers"], zero.ctypes.data, walk.ctypes.data)
-        return self._load(function, attach_type)
+    def _go_on_in(self, walker: int) -> None:
+        """Let walks go on in that program."""
+        program, zero = np.array([walker], np.uint32), np.zeros(1, np.uint32)
+        kernel.update(self._maps["walkers"], zero.ctypes.data, program.ctypes.data)
 
     def open_questions(self) -> None:
         """Map the memory that questions come through."""
@@ -180,17 +174,38 @@ class Program(Loaded):
         if self._rings is not None:
             self._rings.wake()
 
-    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
-        """Yield all live blocks and mappings."""
-        yield from super().live_blocks()
-        yield from self.mappings.chunks()
-
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
         if self._rings is not None:
             self._rings.close()
             self._rings = None
         super().close()
+
+
+class Program(Accounting, Unwinding):
+    """The programs for the functions of user space. Raises TracerError where bcc makes none."""
+
+    def __init__(self, capacity: Capacity, *, sessions: bool, cache: Cache | None = None) -> None:
+        """``sessions``: compile what is attached by uprobe sessions."""
+        flags = _flags(capacity, sessions=sessions)
+        super().__init__(image_of(MAIN, _PROGRAMS, flags, cache or default_cache()))
+        self.mappings = self._map("mappings", layout.KEY)
+        self.mapping_ends = self._map("mapping_ends", layout.KEY, np.dtype("u8"))
+
+    def load(self, function: str, attach_type: int) -> int:
+        """Load one program for a kind of attachment and return its descriptor, which stays ours.
+
+        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events. Raises
+        TracerError where the kernel's verifier refuses it.
+        """
+        if function in _WALKING and ("on_walk", attach_type) not in self._loaded:
+            self._go_on_in(self._load("on_walk", attach_type))
+        return self._load(function, attach_type)
+
+    def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield all live blocks and mappings."""
+        yield from super().live_blocks()
+        yield from self.mappings.chunks()
 
 
 def common_flags(capacity: Capacity) -> list[str]:
@@ -204,16 +219,20 @@ def common_flags(capacity: Capacity) -> list[str]:
 
 
 def _flags(capacity: Capacity, *, sessions: bool) -> list[str]:
+    flags = [*common_flags(capacity), *walking_flags(capacity), f"-DMAPPINGS_MAX={MAPPINGS_MAX}"]
+    if sessions:
+        flags.append("-DSESSION")
+    return flags
+
+
+def walking_flags(capacity: Capacity) -> list[str]:
+    """Return the compiler's flags for the parts that walk stacks of user space."""
     flags = [
-        *common_flags(capacity),
         f"-DSHAPES={SHAPES}",
         f"-DTHREADS_MAX={THREADS_MAX}",
-        f"-DMAPPINGS_MAX={MAPPINGS_MAX}",
         f"-DRULES_MAX={capacity.rules}",
         f"-DQUESTIONS_PAGES={QUESTIONS_PAGES}",
     ]
-    if sessions:
-        flags.append("-DSESSION")
     if KERNEL_TYPES.exists():
         flags.append("-DTASK_STORAGE")
     return flags

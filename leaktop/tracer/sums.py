@@ -8,7 +8,7 @@ import numpy as np
 
 from leaktop.model import LOSSES, Counters, Site
 from leaktop.tracer.blocks import Held, held_by_stack
-from leaktop.tracer.loader import Loaded
+from leaktop.tracer.loader import Accounting, Loaded
 from leaktop.tracer.stacks import Stack
 
 _NS = 1e-9
@@ -103,7 +103,7 @@ def by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[in
     }
 
 
-def held_before(program: Loaded, ids: Sequence[int], born_before_ns: int) -> Mapping[int, Held]:
+def held_before(program: Accounting, ids: Sequence[int], born_before_ns: int) -> Mapping[int, Held]:
     """Sum up by id of the stack the blocks that were born by then; ``ids`` of stacks by number."""
     held: dict[int, Held] = {}
     for number, one in held_by_stack(program.live_blocks(), born_before_ns).items():

@@ -33,7 +33,7 @@ from leaktop.tracer.frame_rules import (
     FrameRule,
     rule_of,
 )
-from leaktop.tracer.loader import Program
+from leaktop.tracer.loader import Unwinding
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.walk import Frame, OutsideImageError, Rest, StackImage, walk_on
 
@@ -153,7 +153,7 @@ class _Given:
 class Unwinder:
     """The thread that answers, for all processes."""
 
-    def __init__(self, program: Program, arch: Architecture, capacity: int) -> None:
+    def __init__(self, program: Unwinding, arch: Architecture, capacity: int) -> None:
         self._program = program
         self._arch = arch
         self._registers = arch.registers
@@ -244,7 +244,7 @@ class Unwinder:
                 for i, value in enumerate(question["registers"].tolist())
             ),
         )
-        image = StackImage(frame.sp, stack[: int(question["image_size"])])
+        image = StackImage(int(question["image_start"]), stack[: int(question["image_size"])])
         given = self._given.get(int(question["slot"]))
         rest = None
         try:

@@ -32,6 +32,13 @@ _COLUMNS = (
     Column("OLDEST", 9, SortKey.AGE),
 )
 _WIDE_COLUMNS = (*_COLUMNS, Column("ALLOCS", 9), Column("FREES", 9))
+_PAGES = (
+    Column("BYTES", 8, SortKey.BYTES),
+    Column("PAGES", 8, SortKey.COUNT),
+    Column("GROWTH/s", 10, SortKey.GROWTH),
+    Column("CALLS", 9),
+)
+_WIDE_PAGES = (*_PAGES, Column("FAULTS", 9))
 _PROCESS = Column("PID", 9)
 _WIDE_PROCESS = Column("PROCESS", 26)
 _COMM = 16
@@ -50,6 +57,8 @@ class Rows:
     innermost: bool = False
     """WHERE shows the innermost frame rather than the one that matters."""
     estimated: bool = False
+    pages: bool = False
+    """They are of growth mode: new pages, not blocks."""
     processes: Mapping[int, Target] = field(default_factory=dict)
     """By PID, where there are several: then each row says whose it is."""
     empty: str = ""
@@ -96,6 +105,8 @@ class SiteTable(KeyedRowsView):
     @property
     def _columns(self) -> tuple[Column, ...]:
         wide = self.size.width >= WIDE
+        if self._rows.pages:
+            return _WIDE_PAGES if wide else _PAGES
         columns = _WIDE_COLUMNS if wide else _COLUMNS
         if self._rows.processes:
             return (*columns, _WIDE_PROCESS if wide else _PROCESS)
@@ -129,7 +140,12 @@ class SiteTable(KeyedRowsView):
             fmt.format_bytes(counters.bytes, estimated=mark),
             fmt.format_count(counters.count, estimated=mark),
             fmt.format_growth(self._rows.growth.get(site.stack_id, 0.0), estimated=mark),
-            fmt.format_age(site.oldest_s, exact=site.oldest_exact),
+        ]
+        if self._rows.pages:
+            figures.append(fmt.format_count(counters.calls, estimated=mark))
+        else:
+            figures.append(fmt.format_age(site.oldest_s, exact=site.oldest_exact))
+        figures += [
             fmt.format_count(counters.allocs, estimated=mark),
             fmt.format_count(counters.frees, estimated=mark),
         ]

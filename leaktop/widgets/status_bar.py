@@ -14,6 +14,8 @@ from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
 
 _TREND_CELLS = 60
+GROWTH_NOTE = "growth, not leaks: only rss shows what was freed"
+"""What the figures of growth mode are, in less than a line."""
 
 
 class Stage(Enum):
@@ -91,11 +93,13 @@ class StatusBar(LinesView):
             line.put(_whose(target, None if reading is None else reading.snapshot.system))
         line.put(fmt.clean(target.comm, 20), strong)
         if reading is not None:
-            held = reading.snapshot.totals.bytes
             of_processes = [each.target for each in processes] or [target]
             for name, size in _memory(of_processes, reading.snapshot.system):
                 line.put(f"  {name} ", dim).put(size)
-            line.put("  held ", dim)
+            held, growth = reading.snapshot.totals.bytes, reading.snapshot.growth
+            if growth is not None and growth.rss_change is not None:
+                line.put(f" ({fmt.format_growth(growth.rss_change)})")
+            line.put("  held " if growth is None else "  new ", dim)
             line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
             cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
             if cells > 1:
@@ -112,8 +116,9 @@ class StatusBar(LinesView):
             return
         snapshot, rates = reading.snapshot, reading.rates
         mark = snapshot.estimated
-        for name, text in (
-            ("growing ", fmt.format_growth(rates.bytes_per_s, estimated=mark) + "/s"),
+        growing = fmt.format_growth(rates.bytes_per_s, estimated=mark) + "/s"
+        for name, text in _page_figures(reading, growing) or (
+            ("growing ", growing),
             ("allocs ", fmt.format_rate(rates.allocs_per_s, estimated=mark) + "/s"),
             ("frees ", fmt.format_rate(rates.frees_per_s, estimated=mark) + "/s"),
             ("blocks ", fmt.format_count(snapshot.totals.count, estimated=mark)),
@@ -122,6 +127,20 @@ class StatusBar(LinesView):
             line.put(f" {name}", dim).put(text).put(" ")
         if line.left > len("for 99m59s "):
             line.put(" for ", dim).put(fmt.format_age(snapshot.elapsed_s))
+
+
+def _page_figures(reading: Reading, growing: str) -> Sequence[tuple[str, str]]:
+    # of growth mode; none of others
+    snapshot, mark = reading.snapshot, reading.snapshot.estimated
+    if snapshot.growth is None:
+        return ()
+    return (
+        ("growing ", growing),
+        ("faults ", fmt.format_rate(reading.rates.allocs_per_s, estimated=mark) + "/s"),
+        ("pages ", fmt.format_count(snapshot.totals.count, estimated=mark)),
+        ("calls ", fmt.format_count(snapshot.totals.calls, estimated=mark)),
+        ("stacks ", fmt.format_count(len(snapshot.sites))),
+    )
 
 
 class FilterLine(LinesView):
@@ -141,14 +160,20 @@ class FilterLine(LinesView):
         line = self.builder()
         if self._status is None:
             return line.strip()
-        filters, pattern = self._status.filters, self._status.pattern
-        for name, text, active in _filter_fields(filters, pattern):
+        for name, text, active in _filter_fields(self._status):
             line.put(f" {name} ", self.style("dim"))
             line.put(f"{text} ", self.style("warn") if active else None)
+        if _in_growth_mode(self._status):
+            line.put(f" {GROWTH_NOTE}", self.style("warn"))
         return line.strip()
 
 
-def _filter_fields(filters: Filters, pattern: str) -> list[tuple[str, str, bool]]:
+def _in_growth_mode(status: Status) -> bool:
+    return status.reading is not None and status.reading.snapshot.growth is not None
+
+
+def _filter_fields(status: Status) -> list[tuple[str, str, bool]]:
+    filters, pattern = status.filters, status.pattern
     limit = "none" if filters.max_size == UNLIMITED else fmt.format_bytes(filters.max_size)
     rate = filters.sample_rate
     fields = [
@@ -158,6 +183,8 @@ def _filter_fields(filters: Filters, pattern: str) -> list[tuple[str, str, bool]
     ]
     if filters.older_s:
         fields.append(("older than", fmt.format_age(filters.older_s), True))
+    if _in_growth_mode(status):  # pages have no sizes and no ages
+        fields = fields[2:3]
     fields.append(("text", f"/{pattern}" if pattern else "none", bool(pattern)))
     return fields
 
@@ -167,6 +194,8 @@ def _state(status: Status) -> tuple[str, str]:
         return f"[{status.stage.value.upper()}]", "bad"
     if status.paused:
         return "[PAUSED]", "warn"
+    if status.stage is Stage.TRACING and _in_growth_mode(status):
+        return "[growth]", "good"
     return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
 
 

@@ -190,7 +190,7 @@ class Leaktop:
         try:
             while True:
                 line = self.err.next()
-                if line.startswith(f"leaktop: tracing {pid} ("):
+                if line.startswith((f"leaktop: tracing {pid} (", f"leaktop: watching {pid} (")):
                     return line
         except EOFError:
             raise AssertionError(f"leaktop was never ready: {self.err.seen}") from None

@@ -83,6 +83,7 @@ def test_defaults() -> None:
         "kernel": False,
         "percpu": False,
         "wa_missing_free": False,
+        "growth": False,
         "min_size": 0,
         "max_size": UNLIMITED,
         "sample_rate": 1,

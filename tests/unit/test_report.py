@@ -24,6 +24,7 @@ from leaktop.model import (
     Counters,
     Filters,
     Frame,
+    Growth,
     Memory,
     ProcessState,
     Refusal,
@@ -662,3 +663,17 @@ def test_a_source_that_cannot_start_says_nothing_and_is_closed(
 
 def test_json_version_is_the_one_that_scripts_know() -> None:
     assert report.JSON_VERSION == 1
+
+
+def test_growth_mode_says_that_it_is_growth() -> None:
+    pages = Site(1, Counters(8192, 2, allocs=2), (LEAK,))
+    calls = Site(2, Counters(calls=3), (MAIN,))
+    read = reading(pages, calls, growth=Growth(rss_change=-4096))
+    found = document(read)
+    assert found["mode"] == "growth"
+    assert found["rss"] == {"bytes": 4096, "change": -4096}
+    assert [(stack["frees"], stack["calls"]) for stack in found["stacks"]] == [(None, 0), (None, 3)]
+    said = text(read, read.snapshot.sites, {})
+    assert "new pages (growth, not leaks; resident memory -4096 bytes)" in said
+    assert "8192 bytes in 2 new pages from stack" in said
+    assert "3 calls of brk or mmap from stack" in said

@@ -10,6 +10,15 @@ struct pt_regs {
 	unsigned long ip, cs, flags, sp, ss;	/* pushed by the processor */
 };
 
+/* Whether these registers of user space were saved at a system call, rather than at an exception, for
+ * which the kernel puts -1 there (arch/x86/entry/entry_64.S, idtentry_body; entry_64_fred.S). */
+#define IN_SYSTEM_CALL(regs) ((long)(regs)->orig_ax != -1)
+
+/* Whether that is one that gives a process addresses: mmap, brk or mremap
+ * (arch/x86/entry/syscalls/syscall_64.tbl). */
+#define IN_MAPPING_CALL(regs) \
+	((regs)->orig_ax == 9 || (regs)->orig_ax == 12 || (regs)->orig_ax == 25)
+
 /* Offsets in struct ucontext, in bytes (arch/x86/include/uapi/asm/ucontext.h, sigcontext.h). */
 #define UCONTEXT_R12 72		/* r12, r13, r14, r15 */
 #define UCONTEXT_BP 120
