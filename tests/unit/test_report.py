@@ -439,7 +439,8 @@ def test_the_kernel_in_json_and_text() -> None:
     read = reading(site(cache="dentry"), target=KERNEL, system=System(available=10, slab=4))
     found = document(read)
     assert found["mode"] == "kernel"
-    assert found["target"] == {"pid": 0, "comm": "kernel", "alive": True}
+    target = {"pid": 0, "comm": "kernel", "alive": True, "exit_code": None, "signal": None}
+    assert found["target"] == target
     assert found["system"] == {"available": 10, "slab": 4}
     assert found["stacks"][0]["cache"] == "dentry"
     said = text(read, read.snapshot.sites, {}).splitlines()
