@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("command", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     _check(parser, options)
-    if options.json or not sys.stdout.isatty():
+    if options.json or options.trace or options.show_allocs or not sys.stdout.isatty():
         options.batch = True
     return options
 
@@ -155,6 +155,18 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default=SortKey.BYTES,
         metavar="KEY",
         help="sort by bytes, count, growth or age (default bytes)",
+    )
+    add(
+        "-t",
+        "--trace",
+        action="store_true",
+        help="print each allocation and free, and snapshots between them, without a screen",
+    )
+    add(
+        "-a",
+        "--show-allocs",
+        action="store_true",
+        help="list the live allocations of each stack printed, without a screen",
     )
     add("--no-color", action="store_true", help="no colours; so does NO_COLOR in the environment")
     add("--ascii", action="store_true", help="only ASCII on the screen")
@@ -266,7 +278,7 @@ def _live_source(options: argparse.Namespace) -> Source:
 
         capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-        return LiveSource(pids, _filters(options), capacity, choice, finders)
+        return LiveSource(pids, _filters(options), capacity, choice, finders, log_all=options.trace)
 
     return DeferredSource(pids, make)
 
@@ -280,6 +292,8 @@ def _run_batch(source: Source, options: argparse.Namespace) -> int:
         top=options.top,
         sort=options.sort,
         as_json=options.json,
+        trace=options.trace,
+        show_allocs=options.show_allocs,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")

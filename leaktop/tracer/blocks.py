@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leaktop.model import Histogram, StackDetail
+from leaktop.model import BlockPage, Histogram, LiveBlock, StackDetail
 from leaktop.tracer import layout
 from leaktop.tracer.loader import Program
 
@@ -16,6 +16,12 @@ AGE_EDGES_S = (0.0, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0
 """Bands of the age histogram; the last one is open."""
 SIZE_BANDS = 48
 """Bands of the size histogram: 0, then a band for each power of two; the last one is open."""
+
+PLACED = np.dtype(
+    [("birth_ns", "u8"), ("key", "u8"), ("size", "u8"), ("thread", "u4"), ("weight", "u4")]
+)
+"""A live block with its key and thread."""
+_SPARE = 65_536  # blocks beyond those wanted that are gathered before the youngest are left out
 
 Array = np.ndarray[Any, Any]
 
@@ -39,12 +45,73 @@ class Held:
 
 
 def live_blocks(program: Program) -> Iterator[Array]:
-    """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
+    """Yield all live blocks, some thousands at a time, with the fields of ``layout.SET_BLOCK``."""
     for sets in program.block_sets.chunks():
-        key = sets["key"]
-        yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
+        yield sets["block"][_filled(sets["key"])]
     yield from program.spilled_blocks.chunks()
     yield from program.mappings.chunks()
+
+
+def placed_blocks(program: Program, numbers: Collection[int]) -> Iterator[Array]:
+    """Yield, as ``PLACED``, the live blocks held under some numbers of stacks."""
+    wanted = np.array(sorted(numbers), np.uint32)
+    for sets in program.block_sets.chunks():
+        keys, blocks = sets["key"], sets["block"]
+        mine = _filled(keys) & np.isin(blocks["stack"], wanted)
+        yield _placed(keys[mine], blocks[mine], sets["thread"][mine])
+    for table in (program.spilled_blocks, program.mappings):
+        for keys, blocks in table.entries():
+            # mappings that do not count have weight 0
+            mine = (blocks["weight"] > 0) & np.isin(blocks["stack"], wanted)
+            yield _placed(keys[mine], blocks[mine], blocks["thread"][mine])
+
+
+def _filled(keys: Array) -> Array:
+    filled: Array = (keys != 0) & (keys & layout.BEING_FILLED == 0)
+    return filled
+
+
+def _placed(keys: Array, blocks: Array, threads: Array) -> Array:
+    placed = np.empty(len(keys), PLACED)
+    placed["key"], placed["thread"] = keys, threads
+    for name in ("size", "birth_ns", "weight"):
+        placed[name] = blocks[name]
+    return placed
+
+
+def page_of(
+    chunks: Iterable[Array],
+    stack_id: int,
+    offset: int,
+    count: int,
+    pids: Mapping[int, int],
+) -> BlockPage:
+    """Pick the blocks from ``offset`` on of the ``PLACED`` ones of a stack, oldest first.
+
+    ``pids``: by slot. Costs O(blocks) time and O(offset + count) memory. An offset past the end
+    gives the last page.
+    """
+    now_ns = time.monotonic_ns()
+    wanted, total = offset + count, 0
+    gathered, parts = 0, [np.empty(0, PLACED)]
+    for chunk in chunks:
+        total += len(chunk)
+        gathered += len(chunk)
+        parts.append(chunk)
+        if gathered > 2 * wanted + _SPARE:
+            oldest = np.concatenate(parts)
+            parts = [oldest[np.argpartition(oldest["birth_ns"], wanted)[:wanted]]]
+            gathered = wanted
+    oldest = np.concatenate(parts)
+    if offset >= total:
+        offset = max(0, total - count)
+    order = np.lexsort((oldest["key"], oldest["birth_ns"]))[offset : offset + count]
+    blocks = []
+    for birth_ns, key, size, thread, weight in oldest[order].tolist():
+        slot, address = layout.slot_and_address(key)
+        age_s = max(0, now_ns - birth_ns) * _NS
+        blocks.append(LiveBlock(address, size, age_s, thread, pids.get(slot), weight))
+    return BlockPage(stack_id, offset, total, tuple(blocks))
 
 
 def forget_blocks(program: Program, slot: int) -> None:

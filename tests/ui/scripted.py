@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from leaktop.model import (
+    EVENTS_MAX,
+    BlockPage,
     Counters,
+    Event,
     Filters,
     Frame,
     Histogram,
+    LiveBlock,
     Memory,
     Refusal,
     Site,
@@ -92,6 +96,11 @@ class ScriptedSource:
         self.steps = steps
         self.unnamed = dict(unnamed or {})
         self.tracing = tracing
+        self.held: dict[int, Sequence[LiveBlock]] = {}
+        self.content: dict[int, bytes] = {}
+        self.happened: list[Event] = []
+        self.pages_read: list[tuple[int, int, int]] = []
+        self.logged: list[int | None] = []
         self.asked_for_memory = 0
         self.played = 0
         self.closed = 0
@@ -126,6 +135,29 @@ class ScriptedSource:
         if stack_id not in self.details:
             raise SourceError(f"stack {stack_id:x} holds nothing")
         return self.details[stack_id]
+
+    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
+        self._enter("blocks")
+        self.pages_read.append((stack_id, offset, count))
+        held = self.held.get(stack_id, ())
+        if offset >= len(held):
+            offset = max(0, len(held) - count)
+        return BlockPage(stack_id, offset, len(held), tuple(held[offset : offset + count]))
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        self._enter("read_block")
+        if address not in self.content:
+            raise SourceError(f"nothing can be read at {address:#x} of process {pid}")
+        return self.content[address][:size]
+
+    def log(self, stack_id: int | None) -> None:
+        self._enter("log")
+        self.logged.append(stack_id)
+
+    def events(self) -> Sequence[Event]:
+        self._enter("events")
+        taken, self.happened = self.happened[:EVENTS_MAX], self.happened[EVENTS_MAX:]
+        return taken
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         asked = list(stack_ids)

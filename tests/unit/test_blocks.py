@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaktop.model import Histogram
+from leaktop.tracer import blocks as blocks_module
 from leaktop.tracer import layout
-from leaktop.tracer.blocks import AGE_EDGES_S, SIZE_BANDS, detail_of, held_by_stack
+from leaktop.tracer.blocks import (
+    AGE_EDGES_S,
+    PLACED,
+    SIZE_BANDS,
+    detail_of,
+    held_by_stack,
+    page_of,
+)
 
 SECOND = 10**9
 FIRST_BIRTH = 10**9
@@ -28,7 +36,7 @@ class Block(NamedTuple):
 
 def as_chunks(*chunks: list[Block]) -> Iterator[np.ndarray[Any, Any]]:
     """What a map yields: views of an array that it uses again for the next chunk."""
-    values = np.empty(max((len(chunk) for chunk in chunks), default=0), layout.BLOCK)
+    values = np.empty(max((len(chunk) for chunk in chunks), default=0), layout.SET_BLOCK)
     for chunk in chunks:
         for i, block in enumerate(chunk):
             values[i] = tuple(block)
@@ -143,3 +151,43 @@ def test_histograms_end_one_band_after_the_last_in_use() -> None:
 def test_age_bands_grow() -> None:
     assert list(AGE_EDGES_S) == sorted(set(AGE_EDGES_S))
     assert AGE_EDGES_S[0] == 0.0
+
+
+placed = st.lists(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2**47 - 1)), max_size=12), max_size=6
+)
+
+
+@given(placed, st.integers(0, 40), st.integers(1, 20), st.sampled_from((0, 5, 65_536)))
+def test_a_page_is_part_of_all_blocks_oldest_first(
+    chunks: list[list[tuple[int, int]]], offset: int, count: int, spare: int
+) -> None:
+    arrays = []
+    everything: list[tuple[int, int, int]] = []
+    for chunk in chunks:
+        array = np.zeros(len(chunk), PLACED)
+        for i, (second, address) in enumerate(chunk):
+            birth_ns = second * 1000 + len(everything)  # no two alike, so that there is one order
+            array[i] = (birth_ns, layout.key_of(3, address), address + 1, i, 2)
+            everything.append((birth_ns, address, i))
+        arrays.append(array)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks_module, "_SPARE", spare)
+        page = page_of(arrays, 0x9F, offset, count, {3: 4242})
+    total = len(everything)
+    first = offset if offset < total else max(0, total - count)
+    assert (page.stack_id, page.offset, page.total) == (0x9F, first, total)
+    expected = sorted(everything)[first : first + count]
+    assert [(each.address, each.size, each.thread) for each in page.blocks] == [
+        (address, address + 1, thread) for _, address, thread in expected
+    ]
+    assert all(each.pid == 4242 and each.weight == 2 and each.age_s > 0 for each in page.blocks)
+    ages = [each.age_s for each in page.blocks]
+    assert ages == sorted(ages, reverse=True)
+
+
+def test_a_block_of_a_process_that_is_no_longer_shown_has_no_pid() -> None:
+    array = np.array([(1, layout.key_of(7, 16), 5, 1, 1)], PLACED)
+    (block,) = page_of([array], 1, 0, 10, {}).blocks
+    assert block.pid is None
+    assert block.address == 16
