@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from leaktop.analyze import Reading, ordered
@@ -83,11 +84,9 @@ def _print_snapshots(
         reading = history.add(source.snapshot())
         top = ordered(reading, options.sort)[: options.top]
         frames = source.resolve([site.stack_id for site in top], lines=True)
-        blocks = {
-            site.stack_id: source.blocks(site.stack_id, 0, BLOCKS_MAX)
-            for site in top
-            if options.show_allocs
-        }
+        blocks: Mapping[int, BlockPage] = {}
+        if options.show_allocs:
+            blocks = source.blocks([site.stack_id for site in top], 0, BLOCKS_MAX)
         show = json_line if options.as_json else text
         print(show(reading, top, frames, blocks), file=out, flush=True)
         printed += 1
@@ -208,7 +207,7 @@ def text(
     reading: Reading,
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
-    blocks: Mapping[int, BlockPage] | None = None,
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
 ) -> str:
     """Return one snapshot in memleak's words: a heading, then each stack's sum and frames.
 
@@ -229,7 +228,7 @@ def text(
             lines.append("\t\t[no room for its stack: see --max-stacks]")
         elif site.truncated:
             lines.append("\t\t[the stack goes on: it was cut here]")
-        if blocks and site.stack_id in blocks:
+        if site.stack_id in blocks:
             lines += _block_lines(blocks[site.stack_id])
     return "\n".join(lines)
 
@@ -266,7 +265,7 @@ def json_line(
     reading: Reading,
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
-    blocks: Mapping[int, BlockPage] | None = None,
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
 ) -> str:
     """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack."""
     snapshot, totals = reading.snapshot, reading.snapshot.totals
@@ -306,7 +305,7 @@ def json_line(
         "stacks": [
             {
                 **_json_stack(reading, site, frames.get(site.stack_id, site.frames)),
-                **_json_blocks(blocks.get(site.stack_id) if blocks else None),
+                **_json_blocks(blocks.get(site.stack_id)),
             }
             for site in top
         ],

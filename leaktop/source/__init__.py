@@ -65,8 +65,8 @@ class Source(Protocol):
         """Read the live blocks of one stack; costs O(allocations). Raises SourceError."""
         ...
 
-    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
-        """Read some of the live blocks of one stack, oldest first; costs O(allocations).
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """Read some of the live blocks of each stack, oldest first; costs O(allocations).
 
         Raises SourceError.
         """

@@ -18,7 +18,14 @@ SIZE_BANDS = 48
 """Bands of the size histogram: 0, then a band for each power of two; the last one is open."""
 
 PLACED = np.dtype(
-    [("birth_ns", "u8"), ("key", "u8"), ("size", "u8"), ("thread", "u4"), ("weight", "u4")]
+    [
+        ("birth_ns", "u8"),
+        ("key", "u8"),
+        ("size", "u8"),
+        ("stack", "u4"),
+        ("weight", "u4"),
+        ("thread", "u4"),
+    ]
 )
 """A live block with its key and thread."""
 _SPARE = 65_536  # blocks beyond those wanted that are gathered before the youngest are left out
@@ -74,44 +81,70 @@ def _filled(keys: Array) -> Array:
 def _placed(keys: Array, blocks: Array, threads: Array) -> Array:
     placed = np.empty(len(keys), PLACED)
     placed["key"], placed["thread"] = keys, threads
-    for name in ("size", "birth_ns", "weight"):
+    for name in ("size", "birth_ns", "stack", "weight"):
         placed[name] = blocks[name]
     return placed
 
 
-def page_of(
+class _Oldest:
+    """The oldest of all blocks that were added, as ``PLACED``, in memory for twice as many."""
+
+    def __init__(self, count: int) -> None:
+        self.total = 0
+        self._count = count
+        self._gathered = 0
+        self._parts: list[Array] = [np.empty(0, PLACED)]
+
+    def add(self, blocks: Array) -> None:
+        self.total += len(blocks)
+        self._gathered += len(blocks)
+        self._parts.append(blocks)
+        if self._gathered > 2 * self._count + _SPARE:
+            some = np.concatenate(self._parts)
+            self._parts = [some[np.argpartition(some["birth_ns"], self._count)[: self._count]]]
+            self._gathered = self._count
+
+    def in_order(self) -> Array:
+        some = np.concatenate(self._parts)
+        return some[np.lexsort((some["key"], some["birth_ns"]))]
+
+
+def pages_of(
     chunks: Iterable[Array],
-    stack_id: int,
+    stacks: Mapping[int, Collection[int]],
     offset: int,
     count: int,
     pids: Mapping[int, int],
-) -> BlockPage:
-    """Pick the blocks from ``offset`` on of the ``PLACED`` ones of a stack, oldest first.
+) -> dict[int, BlockPage]:
+    """Pick the blocks from ``offset`` on of the ``PLACED`` ones of each stack, oldest first.
 
-    ``pids``: by slot. Costs O(blocks) time and O(offset + count) memory. An offset past the end
-    gives the last page.
+    ``stacks``: each one's numbers, by id; ``pids``: by slot. Costs O(blocks) time and
+    O(offset + count) memory a stack. An offset past the end gives the last page.
     """
     now_ns = time.monotonic_ns()
-    wanted, total = offset + count, 0
-    gathered, parts = 0, [np.empty(0, PLACED)]
+    oldest = {stack_id: _Oldest(offset + count) for stack_id in stacks}
+    wanted = {stack_id: np.array(sorted(own), np.uint32) for stack_id, own in stacks.items()}
     for chunk in chunks:
-        total += len(chunk)
-        gathered += len(chunk)
-        parts.append(chunk)
-        if gathered > 2 * wanted + _SPARE:
-            oldest = np.concatenate(parts)
-            parts = [oldest[np.argpartition(oldest["birth_ns"], wanted)[:wanted]]]
-            gathered = wanted
-    oldest = np.concatenate(parts)
-    if offset >= total:
-        offset = max(0, total - count)
-    order = np.lexsort((oldest["key"], oldest["birth_ns"]))[offset : offset + count]
-    blocks = []
-    for birth_ns, key, size, thread, weight in oldest[order].tolist():
-        slot, address = layout.slot_and_address(key)
-        age_s = max(0, now_ns - birth_ns) * _NS
-        blocks.append(LiveBlock(address, size, age_s, thread, pids.get(slot), weight))
-    return BlockPage(stack_id, offset, total, tuple(blocks))
+        for stack_id, numbers in wanted.items():
+            oldest[stack_id].add(chunk[np.isin(chunk["stack"], numbers)])
+    pages = {}
+    for stack_id, found in oldest.items():
+        first = offset if offset < found.total else max(0, found.total - count)
+        blocks = []
+        for block in found.in_order()[first : first + count]:
+            slot, address = layout.slot_and_address(int(block["key"]))
+            blocks.append(
+                LiveBlock(
+                    address=address,
+                    size=int(block["size"]),
+                    age_s=max(0, now_ns - int(block["birth_ns"])) * _NS,
+                    thread=int(block["thread"]),
+                    pid=pids.get(slot),
+                    weight=int(block["weight"]),
+                )
+            )
+        pages[stack_id] = BlockPage(stack_id, first, found.total, tuple(blocks))
+    return pages
 
 
 def forget_blocks(program: Program, slot: int) -> None:

@@ -71,9 +71,9 @@ class DeferredSource:
         """See Source."""
         return self._started.detail(stack_id)
 
-    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
         """See Source."""
-        return self._started.blocks(stack_id, offset, count)
+        return self._started.blocks(stack_ids, offset, count)
 
     def read_block(self, pid: int, address: int, size: int) -> bytes:
         """See Source."""

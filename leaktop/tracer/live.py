@@ -33,7 +33,7 @@ from leaktop.tracer.blocks import (
     detail_of,
     held_by_stack,
     live_blocks,
-    page_of,
+    pages_of,
     placed_blocks,
 )
 from leaktop.tracer.crew import Crew, Kit
@@ -144,11 +144,12 @@ class LiveSource:
         kit = self._running()
         return detail_of(live_blocks(kit.program), stack_id, kit.stacks.numbers(stack_id))
 
-    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
-        """Read every live block once, in batches, and pick some of one stack's."""
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """Read every live block once, in batches, and pick some of those of each stack."""
         kit = self._running()
-        mine = placed_blocks(kit.program, kit.stacks.numbers(stack_id))
-        return page_of(mine, stack_id, offset, count, self._pids())
+        numbers = {stack_id: kit.stacks.numbers(stack_id) for stack_id in stack_ids}
+        chunks = placed_blocks(kit.program, [each for own in numbers.values() for each in own])
+        return pages_of(chunks, numbers, offset, count, self._pids())
 
     def read_block(self, pid: int, address: int, size: int) -> bytes:
         """Read memory of one of the processes through /proc/PID/mem."""

@@ -52,7 +52,7 @@ def listed(source: LiveSource, stack_id: int, page: int) -> list[LiveBlock]:
     """All live blocks of a stack, asked for by pages."""
     found: list[LiveBlock] = []
     while True:
-        got = source.blocks(stack_id, len(found), page)
+        got = source.blocks([stack_id], len(found), page)[stack_id]
         found += got.blocks
         if len(found) >= got.total:
             assert len(found) == got.total
@@ -73,8 +73,8 @@ def test_blocks_are_listed_exactly_oldest_first(start_target: StartTarget) -> No
             (each.age_s for each in blocks[:300]), reverse=True
         )
         thread = told(target, "thread")
-        others = [source.blocks(each.stack_id, 0, 10) for each in source.snapshot().sites]
-        (block,) = [each for page in others for each in page.blocks if each.size == 777]
+        pages = source.blocks([each.stack_id for each in source.snapshot().sites], 0, 10)
+        (block,) = [each for page in pages.values() for each in page.blocks if each.size == 777]
         assert [[block.address, block.size, block.thread]] == [each[1:] for each in thread]
 
 
@@ -82,7 +82,7 @@ def test_content_of_a_block(start_target: StartTarget) -> None:
     target = start_target("listing")
     with tracing(target) as source:
         happened = told(target, "hold 3 400")
-        first, *_ = source.blocks(only_site(source, 3).stack_id, 0, 10).blocks
+        first, *_ = listed(source, only_site(source, 3).stack_id, 10)
         content = source.read_block(target.pid, first.address, first.size)
         assert first.address == happened[0][1]
         assert content.startswith(b"block 0\t\x1b[31m\0")

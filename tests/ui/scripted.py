@@ -136,13 +136,16 @@ class ScriptedSource:
             raise SourceError(f"stack {stack_id:x} holds nothing")
         return self.details[stack_id]
 
-    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
         self._enter("blocks")
-        self.pages_read.append((stack_id, offset, count))
-        held = self.held.get(stack_id, ())
-        if offset >= len(held):
-            offset = max(0, len(held) - count)
-        return BlockPage(stack_id, offset, len(held), tuple(held[offset : offset + count]))
+        pages = {}
+        for stack_id in stack_ids:
+            self.pages_read.append((stack_id, offset, count))
+            held = self.held.get(stack_id, ())
+            first = offset if offset < len(held) else max(0, len(held) - count)
+            blocks = tuple(held[first : first + count])
+            pages[stack_id] = BlockPage(stack_id, first, len(held), blocks)
+        return pages
 
     def read_block(self, pid: int, address: int, size: int) -> bytes:
         self._enter("read_block")

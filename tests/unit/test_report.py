@@ -131,9 +131,9 @@ class Scripted:
         assert lines
         return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
 
-    def blocks(self, stack_id: int, offset: int, count: int) -> BlockPage:
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
         assert (offset, count) == (0, BLOCKS_MAX)
-        return self.held[stack_id]
+        return {stack_id: self.held[stack_id] for stack_id in stack_ids}
 
     def read_block(self, pid: int, address: int, size: int) -> bytes:
         raise AssertionError(f"batch output reads no block, but did {size} at {address} of {pid}")
