@@ -166,6 +166,34 @@ class LeaktopApp(App[int]):
         ):
             screen.show_detail(message)
 
+    @on(say.BlocksReady)
+    def _blocks_came(self, message: say.BlocksReady) -> None:
+        if (screen := self._detail_of(message.stack_id)) is not None:
+            screen.show_blocks(message)
+
+    @on(say.BlockRead)
+    def _block_read(self, message: say.BlockRead) -> None:
+        for screen in self.screen_stack:
+            if isinstance(screen, DetailScreen):
+                screen.show_content(message)
+
+    @on(say.EventsReady)
+    def _events_came(self, message: say.EventsReady) -> None:
+        if (screen := self._detail_of(message.stack_id)) is not None:
+            screen.show_events(message)
+
+    @on(DetailScreen.BlocksWanted)
+    def _blocks_wanted(self, message: DetailScreen.BlocksWanted) -> None:
+        self.collector.list_blocks(message.wanted)
+
+    @on(DetailScreen.ContentWanted)
+    def _content_wanted(self, message: DetailScreen.ContentWanted) -> None:
+        self.collector.read_block(message.block)
+
+    @on(DetailScreen.LogWanted)
+    def _log_wanted(self, message: DetailScreen.LogWanted) -> None:
+        self.collector.log(message.stack_id)
+
     @on(say.FiltersApplied)
     def _filters_applied(self) -> None:
         self._change(refused="")
@@ -219,7 +247,12 @@ class LeaktopApp(App[int]):
         screen.show_problems(self._problems)
         self.collector.watch(stack_id)
         self.collector.want_lines(stack_id)
-        self.push_screen(screen, lambda _: self.collector.watch(None))
+        self.push_screen(screen, lambda _: self._stack_left())
+
+    def _stack_left(self) -> None:
+        self.collector.watch(None)
+        self.collector.list_blocks(None)
+        self.collector.log(None)
 
     async def action_quit(self) -> None:
         """Quit."""

@@ -9,6 +9,7 @@ from leaktop.model import (
     BlockPage,
     Counters,
     Event,
+    EventKind,
     Filters,
     Frame,
     Histogram,
@@ -359,17 +360,52 @@ def detail(stack_id: int, *, error: float = 0.0) -> StackDetail:
     )
 
 
+def live_blocks(count: int) -> list[LiveBlock]:
+    """Return blocks of 48 and some more bytes, each a little younger than the one before."""
+    return [
+        LiveBlock(
+            address=0x55D0_0000_1000 + 64 * i,
+            size=48 + i % 3 * 8,
+            age_s=61.8 * (1 - i / count),
+            thread=TARGET.pid + i % 2,
+            pid=TARGET.pid,
+            weight=10 if i % 7 == 5 else 1,
+        )
+        for i in range(count)
+    ]
+
+
+CONTENT = b"GET /index.html HTTP/1.1\r\nHost: \x1b[31mevil\x1b[0m\0" + bytes(range(0, 256, 3))
+
+
+def happened(count: int, stack_id: int) -> list[Event]:
+    """Return blocks that come, of which each third one goes again."""
+    events: list[Event] = []
+    for i in range(count):
+        address = 0x55D0_0000_1000 + 64 * i
+        kinds = (EventKind.ALLOC, EventKind.FREE) if i % 3 == 0 else (EventKind.ALLOC,)
+        for kind in kinds:
+            at_ns = START_NS + 1_234_567 * len(events)
+            events.append(
+                Event(at_ns, kind, address, 48 + i, TARGET.pid, TARGET.pid + i % 2, stack_id)
+            )
+    return events
+
+
 def leaky_source(
     seconds: int = 60, tracing: Tracing = TRACING, **options: object
 ) -> ScriptedSource:
     """Return a source with one tick, the state after ``seconds``."""
-    return ScriptedSource(
+    source = ScriptedSource(
         [snapshot(float(seconds), sites_at(seconds), **options)],  # type: ignore[arg-type]
         names=NAMES,
         lines=LINES,
         details={i: detail(i) for i in LINES},
         tracing=tracing,
     )
+    source.held = {i: live_blocks(400) for i in LINES}
+    source.content = {each.address: CONTENT for each in live_blocks(400)}
+    return source
 
 
 def many_sites(count: int, second: int) -> list[Site]:
