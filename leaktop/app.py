@@ -19,6 +19,7 @@ from leaktop.command import Command
 from leaktop.format import clean
 from leaktop.model import Filters, Process, SortKey
 from leaktop.picking import Picking, Watcher, open_apart
+from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import HelpScreen
 from leaktop.screens.leaving import LeavingScreen
 from leaktop.screens.live import LiveScreen
@@ -145,6 +146,18 @@ class LeaktopApp(App[int]):
             self._source_failed(message)
         self._show_attaching()
 
+    @on(DetailScreen.BlocksWanted)
+    def _blocks_wanted(self, message: DetailScreen.BlocksWanted) -> None:
+        self.session.collector.list_blocks(message.wanted)
+
+    @on(DetailScreen.ContentWanted)
+    def _content_wanted(self, message: DetailScreen.ContentWanted) -> None:
+        self.session.collector.read_block(message.block)
+
+    @on(DetailScreen.LogWanted)
+    def _log_wanted(self, message: DetailScreen.LogWanted) -> None:
+        self.session.collector.log(message.stack_id)
+
     def _source_failed(self, message: say.SourceFailed) -> None:
         if self._picker is None:
             self.failure = str(message.error)
@@ -173,7 +186,7 @@ class LeaktopApp(App[int]):
     @on(MainScreen.StackOpened)
     def _stack_opened(self, message: MainScreen.StackOpened) -> None:
         if (session := self._session) is not None:
-            self.push_screen(session.open(message.site), lambda _: session.collector.watch(None))
+            self.push_screen(session.open(message.site), lambda _: session.stack_left())
 
     @on(say.ProcessesRead)
     def _processes_read(self, message: say.ProcessesRead) -> None:

@@ -36,6 +36,8 @@ _OF_BLOCKS = (
     "--symbols-prefix",
     "--probe-at-entry",
     "--max-allocs",
+    "--trace",
+    "--show-allocs",
 )
 """Options that say nothing to growth mode."""
 
@@ -84,7 +86,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(ours)
     options.command = _command(parser, options, theirs)
     _check(parser, options)
-    if options.json or not sys.stdout.isatty():
+    if options.json or options.trace or options.show_allocs or not sys.stdout.isatty():
         options.batch = True
     return options
 
@@ -201,6 +203,18 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="sort by bytes, count, growth or age (default bytes)",
     )
+    add(
+        "-t",
+        "--trace",
+        action="store_true",
+        help="print each allocation and free, and snapshots between them, without a screen",
+    )
+    add(
+        "-a",
+        "--show-allocs",
+        action="store_true",
+        help="list the live allocations of each stack printed, without a screen",
+    )
     add("--no-color", action="store_true", help="no colours; so does NO_COLOR in the environment")
     add("--ascii", action="store_true", help="only ASCII on the screen")
 
@@ -242,6 +256,8 @@ def _check_kernel(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         "-O": options.object is not None,
         "--symbols-prefix": options.symbols_prefix is not None,
         "--probe-at-entry": options.probe_at_entry,
+        "-t": options.trace,
+        "-a": options.show_allocs,
     }
     for name, given in of_kernel.items():
         if given and not options.kernel:
@@ -262,7 +278,7 @@ def _names_a_target(options: argparse.Namespace) -> bool:
 
 def _has_picker(options: argparse.Namespace) -> bool:
     """Tell whether there is a terminal in which a process can be picked."""
-    if options.batch or options.json:
+    if options.batch or options.json or options.trace or options.show_allocs:
         return False
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
@@ -411,7 +427,7 @@ def _live_source(options: argparse.Namespace) -> Source:
         if options.growth:
             return GrowthSource(pids[0], _filters(options), capacity)
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-        return LiveSource(pids, _filters(options), capacity, choice, finders)
+        return LiveSource(pids, _filters(options), capacity, choice, finders, log_all=options.trace)
 
     return DeferredSource(pids, make)
 
@@ -435,6 +451,8 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         top=options.top,
         sort=options.sort,
         as_json=options.json,
+        trace=options.trace,
+        show_allocs=options.show_allocs,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")

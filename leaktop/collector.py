@@ -9,16 +9,20 @@ holds nothing: it is a daemon, so slow debug information never delays an exit.
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 from leaktop.excerpt import Reader, excerpts
 from leaktop.messages import (
+    BlockRead,
+    BlocksReady,
     Closed,
     DetailReady,
+    EventsReady,
     FiltersApplied,
     FiltersRefused,
     LinesReady,
@@ -31,7 +35,7 @@ from leaktop.messages import (
     SymbolsReady,
     TargetGone,
 )
-from leaktop.model import Filters, Frame, Tracing
+from leaktop.model import EVENTS_MAX, Event, Filters, Frame, LiveBlock, Tracing
 from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:
@@ -43,6 +47,9 @@ JOIN_S = 0.3
 _FIRST_TICK_S = 0.25
 _DETAIL_SHARE = 5  # after a detail that took t, rest at least this many t
 _NAMES_AT_ONCE = 32
+_LOG_EVERY_S = 0.25
+_LOG_READS = 3  # at once: as many as empty the ring
+_LOG_LINES = 1000  # the last ones, which the screen gets
 
 
 class Collector:
@@ -81,6 +88,21 @@ class Collector:
     def watch(self, stack_id: int | None) -> None:
         """Read the live blocks of this stack now and at every tick; None ends it."""
         self._ticks.request(watch=(stack_id,))
+
+    def list_blocks(self, wanted: tuple[int, int, int] | None) -> None:
+        """List live blocks now and at every tick: of which stack, from which on, how many.
+
+        None ends it.
+        """
+        self._ticks.request(listed=(wanted,))
+
+    def read_block(self, block: LiveBlock) -> None:
+        """Read the first bytes of a block."""
+        self._ticks.request(content=block)
+
+    def log(self, stack_id: int | None) -> None:
+        """Tell what this stack does from now on; None ends it."""
+        self._ticks.request(log=(stack_id,))
 
     def tick_now(self) -> None:
         """Read a snapshot at once rather than at the next tick."""
@@ -130,6 +152,9 @@ class _Wishes:
     watch: tuple[int | None] | None = None
     tick: bool = False
     memory: bool = False
+    listed: tuple[tuple[int, int, int] | None] | None = None
+    content: LiveBlock | None = None
+    log: tuple[int | None] | None = None
 
     def __bool__(self) -> bool:
         return self != _Wishes()
@@ -145,26 +170,17 @@ class _TickThread(threading.Thread):
         # The rest is this thread's own.
         self._history: History
         self._watched: int | None = None
+        self._listed: tuple[int, int, int] | None = None
         self._detail_due = 0.0
+        self._logged: int | None = None
+        self._log_due = 0.0
         self._tracing: Tracing | None = None
         self._gone = False
 
-    def request(
-        self,
-        *,
-        filters: Filters | None = None,
-        watch: tuple[int | None] | None = None,
-        tick: bool = False,
-        memory: bool = False,
-    ) -> None:
+    def request(self, **wishes: object) -> None:
+        """Wish for some of the fields of ``_Wishes``; each replaces what was wished for before."""
         with self._changed:
-            before = self._wishes
-            self._wishes = _Wishes(
-                filters or before.filters,
-                watch or before.watch,
-                tick or before.tick,
-                memory or before.memory,
-            )
+            self._wishes = replace(self._wishes, **wishes)  # type: ignore[arg-type]
             self._changed.notify()
 
     def wake(self) -> None:
@@ -195,20 +211,20 @@ class _TickThread(threading.Thread):
     def _loop(self, *, failed: bool = False) -> None:
         due = time.monotonic() + min(self._owner.delay_s, _FIRST_TICK_S)
         while not self._owner.stopping.is_set():
-            wishes = self._take(None if failed or self._gone else due)
+            until = due if self._logged is None else min(due, self._log_due)
+            wishes = self._take(None if failed or self._gone else until)
             watch, tick = wishes.watch, wishes.tick
             if self._owner.stopping.is_set():
                 return
             if failed:
-                if watch is not None and watch[0] is not None:
-                    trend = self._history.trend_of(watch[0])
-                    self._owner.post(DetailReady(watch[0], None, trend, "tracing failed"))
+                self._refuse(wishes)
                 continue
             if wishes.filters is not None:
                 tick = self._apply(wishes.filters) or tick
             if watch is not None:
                 self._watched = watch[0]
                 self._detail()
+            self._grant(wishes)
             if wishes.memory:
                 with contextlib.suppress(SourceError):  # nothing hangs on it
                     self._owner.post(MemoryRead(self._source.memory()))
@@ -217,8 +233,33 @@ class _TickThread(threading.Thread):
                 self._read()
                 # A tick that took longer than the delay drops the ones it missed.
                 due = self._next_due(due)
-                if self._watched is not None and time.monotonic() >= self._detail_due:
+                if time.monotonic() >= self._detail_due:
                     self._detail()
+                    self._list()
+            if self._logged is not None and time.monotonic() >= self._log_due:
+                self._tell_events()
+                self._log_due = time.monotonic() + _LOG_EVERY_S
+
+    def _refuse(self, wishes: _Wishes) -> None:
+        why = "tracing failed"
+        if wishes.watch is not None and (watched := wishes.watch[0]) is not None:
+            self._owner.post(DetailReady(watched, None, self._history.trend_of(watched), why))
+        if wishes.listed is not None and wishes.listed[0] is not None:
+            self._owner.post(BlocksReady(wishes.listed[0][0], None, why))
+        if wishes.content is not None:
+            self._owner.post(BlockRead(wishes.content, b"", why))
+        if wishes.log is not None and wishes.log[0] is not None:
+            self._owner.post(EventsReady(wishes.log[0], (), 0, why))
+
+    # What concerns single blocks.
+    def _grant(self, wishes: _Wishes) -> None:
+        if wishes.listed is not None:
+            self._listed = wishes.listed[0]
+            self._list()
+        if wishes.content is not None:
+            self._read_block(wishes.content)
+        if wishes.log is not None:
+            self._log(wishes.log[0])
 
     def _next_due(self, due: float) -> float:
         now = time.monotonic()
@@ -274,8 +315,57 @@ class _TickThread(threading.Thread):
             self._owner.post(DetailReady(stack_id, None, trend, str(error)))
         else:
             self._owner.post(DetailReady(stack_id, detail, trend))
+        self._rest(began)
+
+    def _list(self) -> None:
+        if self._listed is None:
+            return
+        began = time.monotonic()
+        stack_id, offset, count = self._listed
+        try:
+            page = self._source.blocks([stack_id], offset, count)[stack_id]
+        except SourceError as error:
+            self._owner.post(BlocksReady(stack_id, None, str(error)))
+        else:
+            self._owner.post(BlocksReady(stack_id, page))
+        self._rest(began)
+
+    def _rest(self, began: float) -> None:
         ended = time.monotonic()
         self._detail_due = ended + _DETAIL_SHARE * (ended - began) - self._owner.delay_s
+
+    def _read_block(self, block: LiveBlock) -> None:
+        try:
+            if block.pid is None:
+                raise SourceError("its process is no longer traced")
+            data = self._source.read_block(block.pid, block.address, block.size)
+        except SourceError as error:
+            self._owner.post(BlockRead(block, b"", str(error)))
+        else:
+            self._owner.post(BlockRead(block, data))
+
+    def _log(self, stack_id: int | None) -> None:
+        try:
+            self._source.log(stack_id)
+        except SourceError as error:
+            self._logged = None
+            if stack_id is not None:
+                self._owner.post(EventsReady(stack_id, (), 0, str(error)))
+        else:
+            self._logged, self._log_due = stack_id, 0.0
+
+    def _tell_events(self) -> None:
+        assert self._logged is not None
+        newest: deque[Event] = deque(maxlen=_LOG_LINES)
+        count = 0
+        for _ in range(_LOG_READS):
+            events = self._source.events()
+            newest.extend(events)
+            count += len(events)
+            if len(events) < EVENTS_MAX:
+                break
+        if count:
+            self._owner.post(EventsReady(self._logged, tuple(newest), count))
 
 
 class _SymbolThread(threading.Thread):

@@ -88,6 +88,22 @@ def format_age(seconds: float | None, *, exact: bool = True) -> str:
     return f"{prefix}{minutes}m{sec:02}s" if minutes else f"{prefix}{sec}s"
 
 
+DUMP_BYTES = 16
+"""Bytes in a line of ``format_dump``."""
+
+
+def format_dump(offset: int, data: bytes) -> str:
+    """Return a line as hexdump -C has it: offset, bytes in hexadecimal, what of them is ASCII.
+
+    At most ``DUMP_BYTES`` of ``data`` are shown; any other character is a dot.
+    """
+    data, half = data[:DUMP_BYTES], DUMP_BYTES // 2
+    left, right = data[:half].hex(" "), data[half:].hex(" ")
+    width = 3 * half - 1
+    text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)  # noqa: PLR2004
+    return f"{offset:04x}  {left:{width}}  {right:{width}}  |{text}|"
+
+
 def parse_bytes(text: str) -> int:
     """Return the bytes that ``4096``, ``4k``, ``1.5M`` or ``2G`` stand for (powers of 1024).
 

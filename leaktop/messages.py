@@ -6,7 +6,18 @@ from textual.message import Message
 
 from leaktop.analyze import Reading
 from leaktop.excerpt import Excerpt
-from leaktop.model import Filters, Frame, Memory, Process, Processes, StackDetail, Tracing
+from leaktop.model import (
+    BlockPage,
+    Event,
+    Filters,
+    Frame,
+    LiveBlock,
+    Memory,
+    Process,
+    Processes,
+    StackDetail,
+    Tracing,
+)
 from leaktop.source import Source, SourceError
 
 
@@ -105,6 +116,37 @@ class DetailReady(Said):
         self.stack_id = stack_id
         self.detail = detail
         self.trend = trend
+        self.error = error
+
+
+class BlocksReady(Said):
+    """Some of one stack's live blocks; ``error`` says why there is no ``page``."""
+
+    def __init__(self, stack_id: int, page: BlockPage | None, error: str = "") -> None:
+        super().__init__()
+        self.stack_id = stack_id
+        self.page = page
+        self.error = error
+
+
+class BlockRead(Said):
+    """What the first bytes of a block were; ``error`` says why there are none."""
+
+    def __init__(self, block: LiveBlock, data: bytes, error: str = "") -> None:
+        super().__init__()
+        self.block = block
+        self.data = data
+        self.error = error
+
+
+class EventsReady(Said):
+    """What one stack did: the last of ``count`` events; ``error`` says why it is not logged."""
+
+    def __init__(self, stack_id: int, events: Sequence[Event], count: int, error: str = "") -> None:
+        super().__init__()
+        self.stack_id = stack_id
+        self.events = events
+        self.count = count
         self.error = error
 
 

@@ -340,6 +340,67 @@ class ProcessSort(StrEnum):
     COMMAND = "command"
 
 
+@dataclass(frozen=True, slots=True)
+class LiveBlock:
+    """One block, or mapping, that is held now."""
+
+    address: int
+    size: int
+    age_s: float
+    thread: int
+    """The thread that allocated it, as the initial PID namespace numbers it."""
+    pid: int | None
+    """None once its process is no longer shown."""
+    weight: int = 1
+    """How many allocations it stands for, where sampling kept it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPage:
+    """Some of the live blocks of one stack, oldest first."""
+
+    stack_id: int
+    offset: int
+    """How many older ones come before the first."""
+    total: int
+    """How many blocks the stack holds, as far as they were kept."""
+    blocks: tuple[LiveBlock, ...]
+
+
+class EventKind(StrEnum):
+    """What changed what a stack holds; in the order of ``memleak.h``."""
+
+    ALLOC = "alloc"
+    FREE = "free"
+    TRIM = "trim"
+    """A head or tail of a mapping was unmapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One block that came or went."""
+
+    time_ns: int
+    """Wall clock, nanoseconds since the epoch."""
+    kind: EventKind
+    address: int
+    size: int
+    """Bytes that came or went."""
+    pid: int | None
+    """None once its process is no longer shown."""
+    thread: int
+    """The thread that did it, as the initial PID namespace numbers it."""
+    stack_id: int | None
+    """Of the stack that allocated the block; None where it is not known yet."""
+    weight: int = 1
+
+
+BLOCK_BYTES_MAX = 256
+"""How much of a block ``Source.read_block`` returns at most."""
+EVENTS_MAX = 10_000
+"""How many events ``Source.events`` returns at most."""
+
+
 class SortKey(StrEnum):
     """What a table is sorted by; the values are those of ``--sort``."""
 
@@ -361,5 +422,6 @@ LOSSES: Mapping[str, str] = {
     "unread_results": "posix_memalign results that could not be read",
     "rules_full": "code addresses that found no room for their call-frame rule",
     "missed_events": "kernel events not seen: they came while another BPF program was running",
+    "events_dropped": "events not logged: more came than were read (the figures have them)",
 }
 """Every way to lose something, in the order of ``memleak.h``: name to what it means."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from leaktop.analyze import Reading, ordered
@@ -16,10 +17,14 @@ from leaktop.command import Command, describe_end, signal_name
 from leaktop.format import clean
 from leaktop.history import History
 from leaktop.model import (
+    EVENTS_MAX,
     LOSSES,
     UNLIMITED,
+    BlockPage,
     Counters,
+    Event,
     Frame,
+    LiveBlock,
     Site,
     Snapshot,
     SortKey,
@@ -30,6 +35,9 @@ from leaktop.source import Source
 
 JSON_VERSION = 1
 """Changes when a field changes its meaning or goes; new fields do not change it."""
+BLOCKS_MAX = 1000
+"""Live blocks listed of each stack."""
+_EVENTS_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,10 @@ class BatchOptions:
     top: int
     sort: SortKey
     as_json: bool
+    trace: bool = False
+    """Print each event; the source has to log all stacks."""
+    show_allocs: bool = False
+    """List the live blocks of each stack that is printed."""
 
 
 def run_batch(
@@ -80,13 +92,16 @@ def _print_snapshots(
     printed = 0
     while True:
         due += options.delay_s
-        stop.wait(max(0.0, due - time.monotonic()), source.end_descriptor)
+        _wait(source, options, stop, due, out)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
         reading = history.add(source.snapshot())
         top = ordered(reading, options.sort)[: options.top]
         frames = source.resolve([site.stack_id for site in top], lines=True)
-        shown = json_line(reading, top, frames) if options.as_json else text(reading, top, frames)
-        print(shown, file=out, flush=True)
+        blocks: Mapping[int, BlockPage] = {}
+        if options.show_allocs:
+            blocks = source.blocks([site.stack_id for site in top], 0, BLOCKS_MAX)
+        show = json_line if options.as_json else text
+        print(show(reading, top, frames, blocks), file=out, flush=True)
         printed += 1
         if reading.snapshot.lost != lost and not options.as_json:
             lost = reading.snapshot.lost
@@ -113,6 +128,22 @@ def _wait_for(command: Command, stop: "_Stop", messages: TextIO) -> None:
         stop.wait(None, command.descriptor)
     if (status := command.status) is not None:
         _say(f"{clean(command.name)} ({command.pid}) {describe_end(status)}", messages)
+
+
+def _wait(source: Source, options: BatchOptions, stop: "_Stop", due: float, out: TextIO) -> None:
+    """Wait for a tick, or for the target's end or a signal; print the events that come."""
+    show = event_json if options.as_json else event_text
+    while True:
+        left = max(0.0, due - time.monotonic())
+        woken = stop.wait(
+            min(left, _EVENTS_EVERY_S) if options.trace else left, source.end_descriptor
+        )
+        events: Sequence[Event] = source.events() if options.trace else ()
+        if events:
+            print("\n".join(map(show, events)), file=out, flush=True)
+        late = time.monotonic() >= due
+        if (woken or late) and (late or len(events) < EVENTS_MAX):
+            return
 
 
 def ready_line(target: Target, tracing: Tracing) -> str:
@@ -169,10 +200,10 @@ class _Stop:
         with suppress(BlockingIOError):  # full: it was asked often enough
             os.write(self._writer, b"\0")
 
-    def wait(self, seconds: float | None, other: int | None) -> None:
-        # or until another descriptor is readable
+    def wait(self, seconds: float | None, other: int | None) -> bool:
+        # or until another descriptor is readable; returns whether either was
         watched = [self._reader] if other is None else [self._reader, other]
-        select.select(watched, [], [], seconds)
+        return bool(select.select(watched, [], [], seconds)[0])
 
     def close(self) -> None:
         os.close(self._reader)
@@ -206,8 +237,43 @@ def _stop_signals(command: Command | None) -> Iterator[_Stop]:
         stop.close()
 
 
-def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
-    """Return one snapshot in memleak's words: a heading, then each stack's sum and frames."""
+def event_text(event: Event) -> str:
+    """Return one event as a line of text."""
+    when = datetime.fromtimestamp(event.time_ns // 1000 / 1e6).astimezone()
+    stack = "?" if event.stack_id is None else f"{event.stack_id:016x}"
+    weight = f" x{event.weight}" if event.weight > 1 else ""
+    return (
+        f"[{when:%H:%M:%S.%f}] {event.pid or '?'}/{event.thread} {event.kind} {event.size} bytes "
+        f"at {event.address:#x}{weight} stack {stack}"
+    )
+
+
+def event_json(event: Event) -> str:
+    """Return one event as a JSON object on one line."""
+    document = {
+        "version": JSON_VERSION,
+        "event": str(event.kind),
+        "time": _json_time(event.time_ns, "microseconds"),
+        "pid": event.pid,
+        "thread": event.thread,
+        "address": f"{event.address:#x}",
+        "size": event.size,
+        "weight": event.weight,
+        "stack": None if event.stack_id is None else f"{event.stack_id:016x}",
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def text(
+    reading: Reading,
+    top: Sequence[Site],
+    frames: Mapping[int, Sequence[Frame]],
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+) -> str:
+    """Return one snapshot in memleak's words: a heading, then each stack's sum and frames.
+
+    ``blocks``: live blocks to list, by stack.
+    """
     snapshot = reading.snapshot
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
@@ -224,6 +290,8 @@ def text(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Fr
             lines.append("\t\t[no room for its stack: see --max-stacks]")
         elif site.truncated:
             lines.append("\t\t[the stack goes on: it was cut here]")
+        if site.stack_id in blocks:
+            lines += _block_lines(blocks[site.stack_id])
     return "\n".join(lines)
 
 
@@ -247,6 +315,17 @@ def _figures(snapshot: Snapshot, held: Counters) -> str:
     return " and ".join(parts)
 
 
+def _block_lines(page: BlockPage) -> Iterator[str]:
+    for each in page.blocks:
+        weight = f" x{each.weight}" if each.weight > 1 else ""
+        yield (
+            f"\t\taddr = {each.address:x} size = {each.size} age = {each.age_s:.3f}s "
+            f"thread = {each.thread}{weight}"
+        )
+    if page.total > len(page.blocks):
+        yield f"\t\t[{page.total - len(page.blocks)} younger allocations not listed]"
+
+
 def frame_text(frame: Frame) -> str:
     """Return a frame as memleak prints it, ``main+0x6d [allocs]``, and where in the source."""
     if frame.symbol is None:
@@ -264,14 +343,18 @@ def frame_text(frame: Frame) -> str:
     return " ".join(parts)
 
 
-def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
-    """Return one snapshot as a JSON object on one line."""
+def json_line(
+    reading: Reading,
+    top: Sequence[Site],
+    frames: Mapping[int, Sequence[Frame]],
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+) -> str:
+    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack."""
     snapshot, totals = reading.snapshot, reading.snapshot.totals
     filters, in_pages = snapshot.filters, snapshot.growth is not None
-    when = datetime.fromtimestamp(snapshot.time_ns // 1_000_000 / 1e3, UTC)
     document: dict[str, Any] = {
         "version": JSON_VERSION,
-        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": _json_time(snapshot.time_ns, "milliseconds"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
         "mode": snapshot.mode,
         "target": _json_target(snapshot.target),
@@ -304,10 +387,39 @@ def json_line(reading: Reading, top: Sequence[Site], frames: Mapping[int, Sequen
             for each in snapshot.refusals
         ],
         "stacks": [
-            _json_stack(reading, site, frames.get(site.stack_id, site.frames)) for site in top
+            {
+                **_json_stack(reading, site, frames.get(site.stack_id, site.frames)),
+                **_json_blocks(blocks.get(site.stack_id)),
+            }
+            for site in top
         ],
     }
     return json.dumps(document, separators=(",", ":"))
+
+
+def _json_time(time_ns: int, precision: str) -> str:
+    when = datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC)
+    return when.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _json_blocks(page: BlockPage | None) -> dict[str, Any]:
+    # nothing where blocks are not listed
+    if page is None:
+        return {}
+    return {
+        "allocations": [_json_block(each) for each in page.blocks],
+        "allocations_total": page.total,
+    }
+
+
+def _json_block(block: LiveBlock) -> dict[str, Any]:
+    return {
+        "address": f"{block.address:#x}",
+        "size": block.size,
+        "age_s": round(block.age_s, 3),
+        "thread": block.thread,
+        "weight": block.weight,
+    }
 
 
 def _json_target(target: Target) -> dict[str, Any]:

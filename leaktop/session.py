@@ -119,6 +119,22 @@ class Session:
             screen.show_detail(message)
 
     @take.register
+    def _(self, message: say.BlocksReady) -> None:
+        if (screen := self._detail_of(message.stack_id)) is not None:
+            screen.show_blocks(message)
+
+    @take.register
+    def _(self, message: say.BlockRead) -> None:
+        for screen in self._screens():
+            if isinstance(screen, DetailScreen):
+                screen.show_content(message)
+
+    @take.register
+    def _(self, message: say.EventsReady) -> None:
+        if (screen := self._detail_of(message.stack_id)) is not None:
+            screen.show_events(message)
+
+    @take.register
     def _(self, _: say.FiltersApplied) -> None:
         self._change(refused="")
 
@@ -136,6 +152,12 @@ class Session:
     def _(self, message: say.SourceFailed) -> None:
         if message.started:
             self._change(stage=Stage.FAILED, progress=clean(str(message.error)))
+
+    def stack_left(self) -> None:
+        """Read no more of a stack than of all the others."""
+        self.collector.watch(None)
+        self.collector.list_blocks(None)
+        self.collector.log(None)
 
     def apply(self, filters: Filters) -> None:
         """Trace by other filters from now on."""

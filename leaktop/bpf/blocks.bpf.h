@@ -35,7 +35,13 @@ static __always_inline int take_block(u64 key, struct block *block)
 	for (int i = 0; i < SET_WAYS; i++) {	/* bound: the set's places */
 		if (set->key[i] != key)
 			continue;
-		*block = set->block[i];	/* the place may be another block's once it is free */
+		/* the place may be another block's once it is free */
+		block->size = set->block[i].size;
+		block->birth_ns = set->block[i].birth_ns;
+		block->stack = set->block[i].stack;
+		block->weight = set->block[i].weight;
+		block->thread = set->thread[i];
+		block->pad = 0;
 		return __sync_val_compare_and_swap(&set->key[i], key, 0) == key;
 	}
 	if (!set->spilled)
@@ -80,7 +86,11 @@ static __always_inline int put_block(u64 key, const struct block *block)
 		if (set->key[i] ||
 		    __sync_val_compare_and_swap(&set->key[i], 0, key | BEING_FILLED))
 			continue;
-		set->block[i] = *block;
+		set->block[i].size = block->size;
+		set->block[i].birth_ns = block->birth_ns;
+		set->block[i].stack = block->stack;
+		set->block[i].weight = block->weight;
+		set->thread[i] = block->thread;
 		asm volatile("" : : : "memory");	/* valid before it can be found */
 		set->key[i] = key;
 		return 1;
@@ -98,7 +108,7 @@ static __always_inline int hold_block(u64 key, const struct block *block)
 	struct block before;
 
 	if (take_block(key, &before)) {
-		count_free(&before, before.size, 1);
+		count_free(key, &before, before.size, 1);
 		lose(LOST_MISSED_FREES);
 	}
 	if (put_block(key, block))

@@ -123,7 +123,7 @@ static __always_inline int is_outermost(struct thread *thread, const struct conf
 		lose(LOST_MISSED_RETURNS);
 	/* its fate is not known: held, until its free is seen */
 	if (call->old_held && !hold_old(thread))
-		count_free(&call->old, call->old.size, 1);
+		count_free(key_of(thread->slot, call->old_address), &call->old, call->old.size, 1);
 	call->sp = 0;
 	return 1;
 }
@@ -174,9 +174,10 @@ static __always_inline void take_moved(const struct config *settings, struct thr
 	u64 size = cut_piece(thread->slot, address, length, &piece);
 
 	if (size != length) {
-		if (size && !hold_mapping(thread->slot, piece.at_end ? address + length - size : address,
-					  &piece.mapping))
-			count_free(&piece.mapping, size, 1);
+		u64 start = piece.at_end ? address + length - size : address;
+
+		if (size && !hold_mapping(thread->slot, start, &piece.mapping))
+			count_free(key_of(thread->slot, start), &piece.mapping, size, 1);
 		if (!called_by_allocator(settings, call->sp))
 			lose(LOST_UNMATCHED_UNMAPS);
 		return;
@@ -201,7 +202,8 @@ static __always_inline void end_mappings(const struct config *settings, u32 slot
 		size = cut_piece(slot, address, length, &piece);
 		if (!size)
 			break;
-		count_free(&piece.mapping, size, !piece.left);
+		count_free(key_of(slot, piece.at_end ? address + length - size : address),
+			   &piece.mapping, size, !piece.left);
 		length -= size;
 		if (!piece.at_end)
 			address += size;

@@ -75,7 +75,7 @@ static __always_inline void replace(u64 key, const struct kernel_config *kernel)
 
 	if (!take_block(key, &before))
 		return;
-	count_free(&before, before.size, 1);
+	count_free(key, &before, before.size, 1);
 	if (!kernel->missing_frees)
 		lose(LOST_MISSED_FREES);
 }
@@ -204,8 +204,9 @@ static __always_inline void count_in(void *ctx, u64 key, u64 size, u64 caller, u
 		return;
 	block.stack = number_here(scratch, cache, pid == kernel->own_pid ? SLOT_OWN : 0);
 	block.birth_ns = bpf_ktime_get_ns();
+	block.thread = bpf_get_current_pid_tgid();
 	if (put_block(key, &block))
-		count_alloc(&block);
+		count_alloc(key, &block);
 	else
 		lose(LOST_ALLOCS_FULL);
 }
@@ -215,7 +216,7 @@ static __always_inline void count_out(u64 key)
 	struct block block;
 
 	if (take_block(key, &block))
-		count_free(&block, block.size, 1);
+		count_free(key, &block, block.size, 1);
 }
 
 /* The key of a slab cache's name, which the record holds: its length and where, in one word
@@ -312,7 +313,7 @@ static __always_inline void split_block(struct block *block, u64 pfn, u32 order)
 {
 	u64 size = block->size;
 
-	count_free(block, PAGE_SIZE << (order & 63), 0);
+	count_free(page_key(pfn), block, PAGE_SIZE << (order & 63), 0);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < ORDERS; i++) {	/* bound: orders there are */
 		if (i < order)
@@ -324,7 +325,7 @@ static __always_inline void split_block(struct block *block, u64 pfn, u32 order)
 			count_pieces(block, 1);
 		} else {
 			lose(LOST_ALLOCS_FULL);
-			count_free(block, block->size, 0);
+			count_free(page_key((pfn >> i ^ 1) << i), block, block->size, 0);
 		}
 	}
 	count_pieces(block, -1);	/* itself */
@@ -354,7 +355,7 @@ int on_mm_page_free(void *ctx)
 	/* read again: else the verifier goes on with what each way out of the loop says of it */
 	order = FIELD(volatile u32, MM_PAGE_FREE_ORDER);
 	if (found == page_key(pfn) && block.size <= PAGE_SIZE << (order & 63))
-		count_free(&block, block.size, 1);
+		count_free(found, &block, block.size, 1);
 	else
 		split_block(&block, pfn, order);
 	return 0;

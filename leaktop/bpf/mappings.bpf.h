@@ -1,6 +1,6 @@
 /* Which mappings are held, and where they begin and end. Part of memleak.bpf.c. */
 
-/* Live mappings. key: their start, value: size, birth, stack, weight. Those that do not count, since
+/* Live mappings. key: their start, value: struct block. Those that do not count, since
  * they are older than the tracing or were left out, are here with weight 0, so that munmap can tell
  * them from what was missed. */
 BPF_TABLE("hash", u64, struct block, mappings, MAPPINGS_MAX);
@@ -41,7 +41,7 @@ static __always_inline int hold_mapping(u32 slot, u64 start, const struct block 
 		before = *held;
 		mappings.update(&key, (struct block *)mapping);
 		forget_mapping_end(slot, start, before.size);
-		count_free(&before, before.size, 1);
+		count_free(key, &before, before.size, 1);
 		lose(LOST_MISSED_FREES);
 	}
 	note_mapping_end(slot, start, mapping->size);
@@ -85,7 +85,9 @@ static __always_inline u64 cut_piece(u32 slot, u64 address, u64 length, struct p
 	}
 	piece->mapping.size = length;
 	piece->left = rest.size -= length;
-	if (!hold_mapping(slot, piece->at_end ? start : address + length, &rest))
-		count_free(&rest, rest.size, 1);
+	if (!piece->at_end)
+		start = address + length;
+	if (!hold_mapping(slot, start, &rest))
+		count_free(key_of(slot, start), &rest, rest.size, 1);
 	return length;
 }

@@ -59,15 +59,17 @@ static __always_inline void put_on_books(const struct thread *thread,
 {
 	const struct call *call = &thread->call;
 	struct block block = { .size = call->size, .stack = stack, .weight = call->weight };
+	u64 key = key_of(thread->slot, call->address);
 	int held;
 
 	if (settings->phase != PHASE_COUNT)
 		return;
 	block.birth_ns = bpf_ktime_get_ns();
-	held = call->kind < CALL_MMAP ? hold_block(key_of(thread->slot, call->address), &block)
+	block.thread = bpf_get_current_pid_tgid();
+	held = call->kind < CALL_MMAP ? hold_block(key, &block)
 				      : hold_mapping(thread->slot, call->address, &block);
 	if (held && call->weight)
-		count_alloc(&block);
+		count_alloc(key, &block);
 }
 
 /* Put the block that a failed realloc or mremap took out back on the books: it is counted still. */
@@ -80,7 +82,7 @@ static __always_inline void put_back(struct thread *thread)
 			   : hold_mapping(thread->slot, address, &block);
 
 	if (!held)
-		count_free(&block, block.size, 1);
+		count_free(key_of(thread->slot, address), &block, block.size, 1);
 }
 
 /* The end of any function that returns a block or a mapping. */
@@ -114,7 +116,8 @@ static __always_inline void leave(struct pt_regs *ctx, const struct config *sett
 		return;
 	}
 	if (call->old_held)
-		count_free(&call->old, call->old.size, !call->rest);
+		count_free(key_of(thread->slot, call->old_address), &call->old, call->old.size,
+			   !call->rest);
 	if (!call->address || (!call->weight && call->kind < CALL_MMAP))
 		return;
 	if (call->weight) {
@@ -309,10 +312,11 @@ int on_walk(struct pt_regs *ctx)
 int on_free(struct pt_regs *ctx)	/* free (block) */
 {
 	u32 slot = bpf_get_attach_cookie(ctx) >> COOKIE_SLOT_SHIFT;
+	u64 key = key_of(slot, PT_REGS_PARM1(ctx));
 	struct block block;
 
-	if (take_block(key_of(slot, PT_REGS_PARM1(ctx)), &block))
-		count_free(&block, block.size, 1);
+	if (take_block(key, &block))
+		count_free(key, &block, block.size, 1);
 	return 0;
 }
 

@@ -84,6 +84,16 @@ struct block {
 	u64 birth_ns;		/* when the allocation returned */
 	u32 stack;		/* its stack's number */
 	u32 weight;		/* how many allocations it stands for (the sample rate then) */
+	u32 thread;		/* the thread that allocated it, as the kernel numbers it */
+	u32 pad;
+};
+
+/* A block as it lies in its set, which has its thread elsewhere: so seven of them fit. */
+struct set_block {
+	u64 size;
+	u64 birth_ns;
+	u32 stack;
+	u32 weight;
 };
 
 /* Live blocks whose keys mix to the same number: 4 lines of cache, the first of which says
@@ -91,9 +101,9 @@ struct block {
 #define SET_WAYS 7
 struct block_set {
 	u64 key[SET_WAYS];	/* 0: free; lowest bit set: being filled */
-	u64 spilled;		/* blocks that found no room here and lie in `spilled_blocks` */
-	struct block block[SET_WAYS];	/* valid where the key is */
-	u64 pad[3];
+	u32 spilled;		/* blocks that found no room here and lie in `spilled_blocks` */
+	u32 thread[SET_WAYS];	/* of each block, valid where the key is */
+	struct set_block block[SET_WAYS];	/* the same */
 };
 
 /* What one stack has done; every figure counts each block as often as its weight. A line of cache
@@ -104,7 +114,26 @@ struct stack_stats {
 	u64 frees;		/* frees so far; outstanding blocks are allocs - frees */
 	u64 oldest_ns;		/* birth of the oldest block since the stack last held none */
 	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
-	u64 pad[3];
+	u64 log;		/* 1: what it does goes to `events` */
+	u64 pad[2];
+};
+
+/* What an event was. */
+enum event_kind {
+	EVENT_ALLOC = 0,	/* a block or mapping came on the books */
+	EVENT_FREE,		/* it went off them */
+	EVENT_TRIM,		/* a head or tail of a mapping did */
+};
+
+/* One change of what a stack holds. */
+struct event {
+	u64 time_ns;
+	u64 address;		/* with the slot, as in a block's key; of what a trim took off */
+	u64 size;		/* bytes that came or went */
+	u32 thread;		/* that did it, as the kernel numbers it */
+	u32 stack;		/* number of the stack that allocated it */
+	u32 weight;		/* of the block */
+	u32 kind;		/* enum event_kind */
 };
 
 /* Whether a stack is whole. */
@@ -207,13 +236,16 @@ enum loss {
 	LOST_UNREAD_RESULTS,
 	LOST_RULES_FULL,	/* counted by user space */
 	LOST_MISSED_EVENTS,	/* counted by the kernel */
+	LOST_EVENTS_DROPPED,
 	LOSS_COUNT,
 };
 
 _Static_assert(sizeof(struct config) == 136, "layout.py: CONFIG");
-_Static_assert(sizeof(struct block) == 24, "layout.py: BLOCK");
+_Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
+_Static_assert(sizeof(struct set_block) == 24, "layout.py: SET_BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
+_Static_assert(sizeof(struct event) == 40, "layout.py: EVENT");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
 _Static_assert(sizeof(struct question) == 96, "layout.py: QUESTION");
 _Static_assert(sizeof(struct kernel_config) == 296, "layout.py: KERNEL_CONFIG");

@@ -10,6 +10,11 @@ BPF_F_TABLE("array", u32, u64, stack_count, 1, BPF_F_MMAPABLE);
 /* Numbers of whole stacks and of those that cannot be completed. key: id, value: number. */
 BPF_TABLE("hash", u64, u32, stack_numbers, STACKS_MAX);
 
+/* Id of a stack whose numbers are to be logged, also those still to come; 0: none. key: 0. */
+BPF_ARRAY(logged_stack, u64, 1);
+/* Changes of the stacks that are to be logged, in order: struct event. */
+BPF_RINGBUF_OUTPUT(events, EVENTS_PAGES);
+
 #define STACK_ID_SEED 0x243f6a8885a308d3ULL	/* what an id is mixed from */
 
 /* A step of a stack's id, a 64-bit mix of its return addresses. Unlike the buckets of a
@@ -24,7 +29,8 @@ static __always_inline u64 mix(u64 id, u64 value)
 static __always_inline u32 number_of(struct stack *stack)
 {
 	u32 zero = 0, number, *known;
-	u64 *given;
+	struct stack_stats *stats;
+	u64 *given, *logged;
 
 	known = stack_numbers.lookup(&stack->id);
 	if (known)
@@ -36,6 +42,10 @@ static __always_inline u32 number_of(struct stack *stack)
 	if (number > STACKS_MAX)
 		return STACK_UNFILED;
 	stacks.update(&number, stack);
+	stats = stack_stats.lookup(&number);
+	logged = logged_stack.lookup(&zero);
+	if (stats && logged && *logged == stack->id)
+		stats->log = 1;
 	if (stack->truncated == ASKED)	/* nobody comes this way again */
 		return number;
 	/* insert: of two threads that meet here the second takes the first one's number, and its own
@@ -45,7 +55,27 @@ static __always_inline u32 number_of(struct stack *stack)
 	return known ? *known : number;
 }
 
-static __always_inline void count_alloc(const struct block *block)
+/* Tell user space of a change. */
+static __always_inline void log_event(u64 key, const struct block *block, u64 time_ns, u64 bytes,
+				      u32 kind)
+{
+	struct event event = {
+		.time_ns = time_ns,
+		.address = key,
+		.size = bytes,
+		.thread = bpf_get_current_pid_tgid(),
+		.stack = block->stack,
+		.weight = block->weight,
+		.kind = kind,
+	};
+
+	/* nobody waits for events: they are looked for at intervals */
+	if (events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP))
+		lose(LOST_EVENTS_DROPPED);
+}
+
+/* Count a block into its stack's counters. */
+static __always_inline void count_alloc(u64 key, const struct block *block)
 {
 	u32 stack = block->stack;
 	struct stack_stats *stats = stack_stats.lookup(&stack);
@@ -60,10 +90,13 @@ static __always_inline void count_alloc(const struct block *block)
 	}
 	__sync_fetch_and_add(&stats->bytes, block->size * block->weight);
 	__sync_fetch_and_add(&stats->allocs, block->weight);
+	if (stats->log)
+		log_event(key, block, block->birth_ns, block->size, EVENT_ALLOC);
 }
 
-/* Take `bytes` of a block out of its stack's counters, and the block itself where it `ended`. */
-static __always_inline void count_free(const struct block *block, u64 bytes, int ended)
+/* Take `bytes` of a block out of its stack's counters, and the block itself where it `ended`. The
+ * key: of where these bytes begin. */
+static __always_inline void count_free(u64 key, const struct block *block, u64 bytes, int ended)
 {
 	u32 stack = block->stack;
 	struct stack_stats *stats = stack_stats.lookup(&stack);
@@ -76,6 +109,8 @@ static __always_inline void count_free(const struct block *block, u64 bytes, int
 		__sync_fetch_and_add(&stats->frees, block->weight);
 	}
 	__sync_fetch_and_add(&stats->bytes, -(bytes * block->weight));
+	if (stats->log && block->weight)
+		log_event(key, block, bpf_ktime_get_ns(), bytes, ended ? EVENT_FREE : EVENT_TRIM);
 }
 
 /* A block has come to be as many blocks more, each with its weight; -1: one less. */

@@ -1,38 +1,56 @@
 """One stack: its frames with source, its trend, the ages and sizes of what it holds."""
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
+from textual.message import Message
 from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.excerpt import Excerpt
-from leaktop.messages import DetailReady, LinesReady
-from leaktop.model import Frame, Site, StackDetail
+from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
+from leaktop.model import Frame, LiveBlock, Site, StackDetail
 from leaktop.screens.live import LiveScreen, Names
+from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
 from leaktop.widgets.histogram import HistogramView, age_label, size_label
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.lines import LineBuilder, LinesView
+from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
 from leaktop.widgets.trend import sparkline
 
-_HINTS = (
-    ("Esc", "back"),
-    ("↑↓", "frame"),
-    ("+ -", "sample"),
-    ("Space", "pause"),
-    ("?", "help"),
-    ("q", "quit"),
-)
-_ASCII_HINTS = (("Esc", "back"), ("j k", "frame"), *_HINTS[2:])
 _CACHE_CELLS = 24
+
+
+class Pane(Enum):
+    """What takes the room of the frames."""
+
+    FRAMES = "frames"
+    BLOCKS = "blocks"
+    CONTENT = "content"
+    LOG = "log"
+
+
+_COMMON = (("Space", "pause"), ("?", "help"), ("q", "quit"))
+_HINTS = {
+    Pane.FRAMES: (("↑↓", "frame"), ("a", "blocks"), ("l", "log"), ("+ -", "sample"), *_COMMON),
+    Pane.BLOCKS: (("↑↓", "block"), ("Enter", "content"), ("l", "log"), *_COMMON),
+    Pane.CONTENT: (("a", "blocks"), ("l", "log"), *_COMMON),
+    Pane.LOG: (("↑↓", "look back"), ("G", "follow"), ("a", "blocks"), *_COMMON),
+}
+
+
+def _hints(pane: Pane, *, ascii_only: bool) -> list[tuple[str, str]]:
+    keys = [("j k" if ascii_only and key == "↑↓" else key, word) for key, word in _HINTS[pane]]
+    return [("Esc", "back"), *keys]
 
 
 class StackHead(LinesView):
@@ -121,7 +139,30 @@ class DetailScreen(LiveScreen):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,left,h,backspace", "leave", show=False),
+        Binding("a", "blocks", show=False),
+        Binding("l", "log", show=False),
     ]
+
+    class BlocksWanted(Message):
+        """Live blocks are to be listed: of which stack, from which on, how many; None: no more."""
+
+        def __init__(self, wanted: tuple[int, int, int] | None) -> None:
+            super().__init__()
+            self.wanted = wanted
+
+    class ContentWanted(Message):
+        """The first bytes of a block are to be read."""
+
+        def __init__(self, block: LiveBlock) -> None:
+            super().__init__()
+            self.block = block
+
+    class LogWanted(Message):
+        """What a stack does is to be logged; None: no more."""
+
+        def __init__(self, stack_id: int | None) -> None:
+            super().__init__()
+            self.stack_id = stack_id
 
     def __init__(self, site: Site, *, estimated: bool) -> None:
         super().__init__()
@@ -138,6 +179,12 @@ class DetailScreen(LiveScreen):
         self._view = FramesView(id="frames")
         self._notes = NotesView()
         self._source = SourceView()
+        self._pane = Pane.FRAMES
+        self._paused = False
+        self._blocks = BlocksView()
+        self._content = ContentView()
+        self._log = LogView()
+        self._keys = KeyHints(())
         self._ages = HistogramView("AGE", age_label, id="ages")
         self._sizes = HistogramView("SIZE", size_label, id="sizes")
         for view in (self._ages, self._sizes):
@@ -153,21 +200,26 @@ class DetailScreen(LiveScreen):
                 yield self._view
                 yield self._notes
                 yield self._source
+            yield self._blocks
+            yield self._content
+            yield self._log
             with Container(id="right"):
                 yield self._ages
                 yield self._sizes
-        ascii_only = bool(getattr(self.app, "ascii_only", False))
-        yield KeyHints(_ASCII_HINTS if ascii_only else _HINTS)
+        yield self._keys
 
     def on_mount(self) -> None:
         """Let the keys move through the frames."""
-        self._view.focus()
+        self._show_pane(Pane.FRAMES)
 
     def show(self, status: Status, names: Names) -> None:
         """Show the state of things."""
         self._bar.show(status)
         self._filter_line.show(status)
         reading = status.reading
+        lost = reading.snapshot.lost if reading else {}
+        self._paused = status.paused
+        self._log.show(paused=status.paused, dropped=lost.get("events_dropped", 0))
         held = False
         if reading is not None:
             self._estimated = reading.snapshot.estimated
@@ -216,6 +268,59 @@ class DetailScreen(LiveScreen):
         self._ages.show(detail.ages, estimated=self._estimated)
         self._sizes.show(detail.sizes, estimated=self._estimated)
 
+    def show_blocks(self, message: BlocksReady) -> None:
+        """Show live blocks; while paused only those that were not here."""
+        if not self._paused or self._blocks.lacks:
+            self._blocks.show(message.page, fmt.clean(message.error))
+
+    def show_content(self, message: BlockRead) -> None:
+        """Show the first bytes of the block that was opened."""
+        if message.block == self._content.block:
+            self._content.show(message.data, fmt.clean(message.error))
+
+    def show_events(self, message: EventsReady) -> None:
+        """Show what the stack did."""
+        self._log.add(message.events, message.count, fmt.clean(message.error))
+
+    def _show_pane(self, pane: Pane) -> None:
+        before, self._pane = self._pane, pane
+        views = {
+            Pane.FRAMES: self._view,
+            Pane.BLOCKS: self._blocks,
+            Pane.CONTENT: self._content,
+            Pane.LOG: self._log,
+        }
+        self.query_one("#left").display = pane is Pane.FRAMES
+        for other in (Pane.BLOCKS, Pane.CONTENT, Pane.LOG):
+            views[other].display = other is pane
+        self.query_one("#body").set_class(pane is not Pane.FRAMES, "single")
+        self.set_focus(views[pane] if views[pane].can_focus else None)
+        self._keys.show(_hints(pane, ascii_only=self._view.ascii_only))
+        if before is Pane.LOG:
+            self.post_message(self.LogWanted(None))
+        if before is Pane.BLOCKS:
+            self.post_message(self.BlocksWanted(None))
+        if pane is Pane.LOG:
+            self._log.begin()
+            self.post_message(self.LogWanted(self.site.stack_id))
+        if pane is Pane.BLOCKS:
+            self._blocks.begin()
+
+    @on(BlocksView.Wanted)
+    def _blocks_wanted(self, message: BlocksView.Wanted) -> None:
+        if self._pane is Pane.BLOCKS:
+            self.post_message(
+                self.BlocksWanted((self.site.stack_id, message.offset, message.count))
+            )
+
+    @on(RowsView.Opened)
+    def _open_block(self) -> None:
+        block = self._blocks.selected
+        if self._pane is Pane.BLOCKS and block is not None:
+            self._show_pane(Pane.CONTENT)
+            self._content.begin(block)
+            self.post_message(self.ContentWanted(block))
+
     def _show_frames(self) -> None:
         frames = self._lines or self._frames
         self._view.show(
@@ -232,5 +337,16 @@ class DetailScreen(LiveScreen):
         self._source.show(self._view.selected, self._excerpts.get(self._view.index))
 
     def action_leave(self) -> None:
-        """Go back to the table."""
-        self.dismiss()
+        """Go one step back, in the end to the table."""
+        if self._pane is Pane.FRAMES:
+            self.dismiss()
+        else:
+            self._show_pane(Pane.BLOCKS if self._pane is Pane.CONTENT else Pane.FRAMES)
+
+    def action_blocks(self) -> None:
+        """Show the live blocks, or the frames again."""
+        self._show_pane(Pane.FRAMES if self._pane is Pane.BLOCKS else Pane.BLOCKS)
+
+    def action_log(self) -> None:
+        """Show what the stack does from now on, or the frames again."""
+        self._show_pane(Pane.FRAMES if self._pane is Pane.LOG else Pane.LOG)

@@ -19,6 +19,8 @@ from leaktop.widgets.rows import RowsView
 KEYS = (
     ("↑ ↓ j k", "one row up or down; PgUp PgDn a page; g Home first row, G End last row"),
     ("Enter", "open a stack: frames, source lines, ages and sizes of what it holds"),
+    ("a", "in a stack: its live blocks, oldest first; Enter shows the first bytes of one"),
+    ("l", "in a stack: what it allocates and frees from now on, the newest at the bottom"),
     ("Esc", "go back; on the table: drop the text filter, or go back to the processes."
      " It never quits"),
     ("s < >", "sort by the next or previous column; so does a click on a heading"),

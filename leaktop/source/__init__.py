@@ -1,9 +1,19 @@
 """Where snapshots come from; knows neither bcc nor the screen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
+from leaktop.model import (
+    BlockPage,
+    Event,
+    Filters,
+    Frame,
+    Memory,
+    Snapshot,
+    StackDetail,
+    Target,
+    Tracing,
+)
 
 
 class SourceError(Exception):
@@ -21,9 +31,8 @@ class SourceError(Exception):
 class Source(Protocol):
     """One stream of snapshots.
 
-    ``start``, ``snapshot``, ``detail``, ``memory``, ``apply`` and ``close`` are called from one
-    thread, the collector's; ``resolve`` from one other, so that slow debug information never
-    delays a tick. Neither is ever the screen's.
+    All are called from one thread, the collector's, but for ``resolve``, called from one other, so
+    that slow debug information never delays a tick, and ``problems``. Neither is the screen's.
     """
 
     @property
@@ -56,6 +65,34 @@ class Source(Protocol):
         """Read the live blocks of one stack; costs O(allocations). Raises SourceError."""
         ...
 
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """Read some of the live blocks of each stack, oldest first; costs O(allocations).
+
+        Raises SourceError.
+        """
+        ...
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        """Read the first bytes of a block as they are now, ``model.BLOCK_BYTES_MAX`` at most.
+
+        Less where not all of it can be read. Raises SourceError where nothing can.
+        """
+        ...
+
+    def log(self, stack_id: int | None) -> None:
+        """Have what one stack does from now on logged, and no other; None ends it.
+
+        Raises SourceError.
+        """
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """Take the oldest events logged, ``model.EVENTS_MAX`` at most, in order.
+
+        Those that found no room are counted as ``events_dropped``. Raises SourceError.
+        """
+        ...
+
     def memory(self) -> Memory:
         """Ask what leaktop itself takes. Raises SourceError."""
         ...
@@ -83,3 +120,26 @@ class Source(Protocol):
     def close(self) -> None:
         """Detach; safe to call at any time and more than once."""
         ...
+
+
+class WithoutBlocks:
+    """The part of a Source that does not look at single blocks; ``_NO_BLOCKS`` says why not."""
+
+    _NO_BLOCKS = "single blocks are not looked at here"
+
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """Raise SourceError."""
+        raise SourceError(self._NO_BLOCKS)
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        """Raise SourceError."""
+        raise SourceError(self._NO_BLOCKS)
+
+    def log(self, stack_id: int | None) -> None:
+        """Raise SourceError, unless it is to end what never began."""
+        if stack_id is not None:
+            raise SourceError(self._NO_BLOCKS)
+
+    def events(self) -> Sequence[Event]:
+        """Return none."""
+        return ()

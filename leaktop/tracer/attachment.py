@@ -153,7 +153,7 @@ class Attachment:
         for mapping in self.process.mappings[: MAPPINGS_MAX // 2]:
             size = mapping.end - mapping.start
             start = layout.key_of(self.slot, mapping.start)
-            program.mappings.update(start, (size, 0, layout.STACK_UNFILED, 0))
+            program.mappings.update(start, (size, 0, layout.STACK_UNFILED, 0, 0, 0))
             program.mapping_ends.update(layout.key_of(self.slot, mapping.end), mapping.start)
 
     def _attach_to_new_code(self, program: Program, filters: Filters, attacher: Attacher) -> None:

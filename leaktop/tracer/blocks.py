@@ -1,13 +1,13 @@
 """Sums over the live blocks, some thousands at a time: never an object for each block."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from leaktop.model import Histogram, StackDetail
+from leaktop.model import BlockPage, Histogram, LiveBlock, StackDetail
 from leaktop.tracer import layout
 from leaktop.tracer.loader import Program
 
@@ -16,6 +16,19 @@ AGE_EDGES_S = (0.0, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0
 """Bands of the age histogram; the last one is open."""
 SIZE_BANDS = 48
 """Bands of the size histogram: 0, then a band for each power of two; the last one is open."""
+
+PLACED = np.dtype(
+    [
+        ("birth_ns", "u8"),
+        ("key", "u8"),
+        ("size", "u8"),
+        ("stack", "u4"),
+        ("weight", "u4"),
+        ("thread", "u4"),
+    ]
+)
+"""A live block with its key and thread."""
+_SPARE = 65_536  # blocks beyond those wanted that are gathered before the youngest are left out
 
 Array = np.ndarray[Any, Any]
 
@@ -36,6 +49,94 @@ class Held:
             self.count + other.count,
             min(self.birth_ns, other.birth_ns),
         )
+
+
+def placed_blocks(program: Program, numbers: Collection[int]) -> Iterator[Array]:
+    """Yield, as ``PLACED``, the live blocks held under some numbers of stacks."""
+    wanted = np.array(sorted(numbers), np.uint32)
+    for sets in program.block_sets.chunks():
+        keys, blocks = sets["key"], sets["block"]
+        mine = _filled(keys) & np.isin(blocks["stack"], wanted)
+        yield _placed(keys[mine], blocks[mine], sets["thread"][mine])
+    for table in (program.spilled_blocks, program.mappings):
+        for keys, blocks in table.entries():
+            # mappings that do not count have weight 0
+            mine = (blocks["weight"] > 0) & np.isin(blocks["stack"], wanted)
+            yield _placed(keys[mine], blocks[mine], blocks["thread"][mine])
+
+
+def _filled(keys: Array) -> Array:
+    filled: Array = (keys != 0) & (keys & layout.BEING_FILLED == 0)
+    return filled
+
+
+def _placed(keys: Array, blocks: Array, threads: Array) -> Array:
+    placed = np.empty(len(keys), PLACED)
+    placed["key"], placed["thread"] = keys, threads
+    for name in ("size", "birth_ns", "stack", "weight"):
+        placed[name] = blocks[name]
+    return placed
+
+
+class _Oldest:
+    """The oldest of all blocks that were added, as ``PLACED``, in memory for twice as many."""
+
+    def __init__(self, count: int) -> None:
+        self.total = 0
+        self._count = count
+        self._gathered = 0
+        self._parts: list[Array] = [np.empty(0, PLACED)]
+
+    def add(self, blocks: Array) -> None:
+        self.total += len(blocks)
+        self._gathered += len(blocks)
+        self._parts.append(blocks)
+        if self._gathered > 2 * self._count + _SPARE:
+            some = np.concatenate(self._parts)
+            self._parts = [some[np.argpartition(some["birth_ns"], self._count)[: self._count]]]
+            self._gathered = self._count
+
+    def in_order(self) -> Array:
+        some = np.concatenate(self._parts)
+        return some[np.lexsort((some["key"], some["birth_ns"]))]
+
+
+def pages_of(
+    chunks: Iterable[Array],
+    stacks: Mapping[int, Collection[int]],
+    offset: int,
+    count: int,
+    pids: Mapping[int, int],
+) -> dict[int, BlockPage]:
+    """Pick the blocks from ``offset`` on of the ``PLACED`` ones of each stack, oldest first.
+
+    ``stacks``: each one's numbers, by id; ``pids``: by slot. Costs O(blocks) time and
+    O(offset + count) memory a stack. An offset past the end gives the last page.
+    """
+    now_ns = time.monotonic_ns()
+    oldest = {stack_id: _Oldest(offset + count) for stack_id in stacks}
+    wanted = {stack_id: np.array(sorted(own), np.uint32) for stack_id, own in stacks.items()}
+    for chunk in chunks:
+        for stack_id, numbers in wanted.items():
+            oldest[stack_id].add(chunk[np.isin(chunk["stack"], numbers)])
+    pages = {}
+    for stack_id, found in oldest.items():
+        first = offset if offset < found.total else max(0, found.total - count)
+        blocks = []
+        for block in found.in_order()[first : first + count]:
+            slot, address = layout.slot_and_address(int(block["key"]))
+            blocks.append(
+                LiveBlock(
+                    address=address,
+                    size=int(block["size"]),
+                    age_s=max(0, now_ns - int(block["birth_ns"])) * _NS,
+                    thread=int(block["thread"]),
+                    pid=pids.get(slot),
+                    weight=int(block["weight"]),
+                )
+            )
+        pages[stack_id] = BlockPage(stack_id, first, found.total, tuple(blocks))
+    return pages
 
 
 def forget_blocks(program: Program, slot: int) -> None:

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from leaktop.command import Command, Output, describe_end, open_terminal, shown
 from leaktop.format import clean
-from leaktop.model import Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
+from leaktop.model import (
+    BlockPage,
+    Event,
+    Filters,
+    Frame,
+    Memory,
+    Snapshot,
+    StackDetail,
+    Target,
+    Tracing,
+)
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import this_machine
@@ -128,6 +138,22 @@ class CommandSource:
     def detail(self, stack_id: int) -> StackDetail:
         """See Source."""
         return self._source.detail(stack_id)
+
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """See Source."""
+        return self._source.blocks(stack_ids, offset, count)
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        """See Source."""
+        return self._source.read_block(pid, address, size)
+
+    def log(self, stack_id: int | None) -> None:
+        """See Source."""
+        self._source.log(stack_id)
+
+    def events(self) -> Sequence[Event]:
+        """See Source."""
+        return self._source.events()
 
     def memory(self) -> Memory:
         """See Source."""

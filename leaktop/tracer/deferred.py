@@ -5,7 +5,18 @@ The tracer's libraries take longer to import than the screen takes to appear.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leaktop.model import KERNEL, Filters, Frame, Memory, Snapshot, StackDetail, Target, Tracing
+from leaktop.model import (
+    KERNEL,
+    BlockPage,
+    Event,
+    Filters,
+    Frame,
+    Memory,
+    Snapshot,
+    StackDetail,
+    Target,
+    Tracing,
+)
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import NO_TARGET, Process
@@ -67,6 +78,22 @@ class DeferredSource:
     def detail(self, stack_id: int) -> StackDetail:
         """See Source."""
         return self._started.detail(stack_id)
+
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """See Source."""
+        return self._started.blocks(stack_ids, offset, count)
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        """See Source."""
+        return self._started.read_block(pid, address, size)
+
+    def log(self, stack_id: int | None) -> None:
+        """See Source."""
+        self._started.log(stack_id)
+
+    def events(self) -> Sequence[Event]:
+        """See Source."""
+        return self._started.events()
 
     def memory(self) -> Memory:
         """See Source."""

@@ -25,6 +25,7 @@ from leaktop.model import (
     Tracing,
 )
 from leaktop.perfmap import PerfMap
+from leaktop.source import WithoutBlocks
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import this_machine
@@ -43,11 +44,13 @@ _FOLLOW_S, _FOLLOW_MOST_S = 0.05, 0.3
 for this long, or for the longest time."""
 
 
-class GrowthSource:
+class GrowthSource(WithoutBlocks):
     """A Source (see ``leaktop.source``) over the page faults of one process.
 
     Raises TracerError at once where there is no such process.
     """
+
+    _NO_BLOCKS = "growth mode sees pages, not blocks: leave out --growth to see those"
 
     def __init__(self, pid: int, filters: Filters, capacity: Capacity | None = None) -> None:
         self._filters = filters

@@ -26,6 +26,7 @@ from leaktop.model import (
     Tracing,
 )
 from leaktop.modules import Location
+from leaktop.source import WithoutBlocks
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import this_machine
@@ -147,11 +148,13 @@ class KernelStacks:
         return self._caches[key]
 
 
-class KernelSource:
+class KernelSource(WithoutBlocks):
     """A Source (see ``leaktop.source``) over the kernel's own allocations.
 
     Raises TracerError at once where there is no such process.
     """
+
+    _NO_BLOCKS = "the kernel's blocks are shown by stack only"
 
     def __init__(self, filters: Filters, scope: Scope, capacity: Capacity | None = None) -> None:
         self._filters = filters

@@ -17,6 +17,7 @@ STACK_ID_UNFILED = 1
 ALLOCATORS_MAX = 4
 PROCESSES_MAX = 4096
 KEY_SLOT_SHIFT = 48
+_ADDRESS = (1 << KEY_SLOT_SHIFT) - 1
 KEY = np.dtype("u8")
 PHASE_FOLLOW, PHASE_COUNT = 1, 2
 WHOLE, TRUNCATED, ASKED = range(3)
@@ -35,15 +36,25 @@ CONFIG = np.dtype(
 )
 GROWTH_SLOT = 1
 GROWTH_CONFIG = np.dtype([("phase", "u8"), ("sample_rate", "u8"), ("pid", "u8")])
-BLOCK = np.dtype([("size", "u8"), ("birth_ns", "u8"), ("stack", "u4"), ("weight", "u4")])
+SET_BLOCK = np.dtype([("size", "u8"), ("birth_ns", "u8"), ("stack", "u4"), ("weight", "u4")])
+BLOCK = np.dtype(
+    [
+        ("size", "u8"),
+        ("birth_ns", "u8"),
+        ("stack", "u4"),
+        ("weight", "u4"),
+        ("thread", "u4"),
+        ("pad", "u4"),
+    ]
+)
 SET_WAYS = 7
 BEING_FILLED = 1
 BLOCK_SET = np.dtype(
     [
         ("key", "u8", (SET_WAYS,)),
-        ("spilled", "u8"),
-        ("block", BLOCK, (SET_WAYS,)),
-        ("pad", "u8", (3,)),
+        ("spilled", "u4"),
+        ("thread", "u4", (SET_WAYS,)),
+        ("block", SET_BLOCK, (SET_WAYS,)),
     ]
 )
 STACK_STATS = np.dtype(
@@ -53,7 +64,19 @@ STACK_STATS = np.dtype(
         ("frees", "i8"),
         ("oldest_ns", "u8"),
         ("oldest_freed", "u8"),
-        ("pad", "u8", (3,)),
+        ("log", "u8"),
+        ("pad", "u8", (2,)),
+    ]
+)
+EVENT = np.dtype(
+    [
+        ("time_ns", "u8"),
+        ("address", "u8"),
+        ("size", "u8"),
+        ("thread", "u4"),
+        ("stack", "u4"),
+        ("weight", "u4"),
+        ("kind", "u4"),
     ]
 )
 STACK = np.dtype(
@@ -121,7 +144,12 @@ STRUCTURES: dict[str, np.dtype[Any]] = {
 
 def key_of(slot: int, address: int) -> int:
     """Return the kernel side's key of an address in the process of a slot."""
-    return address & (1 << KEY_SLOT_SHIFT) - 1 | slot << KEY_SLOT_SHIFT
+    return address & _ADDRESS | slot << KEY_SLOT_SHIFT
+
+
+def slot_and_address(key: int) -> tuple[int, int]:
+    """Return the slot and the address that a key stands for."""
+    return key >> KEY_SLOT_SHIFT, key & _ADDRESS
 
 
 def check(map_name: str, names: Sequence[str], size: int) -> None:

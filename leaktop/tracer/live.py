@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from leaktop.model import (
+    BLOCK_BYTES_MAX,
+    BlockPage,
+    Event,
     Filters,
     Frame,
     Memory,
@@ -20,8 +23,9 @@ from leaktop.tracer.allocators import Choice
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Way, attacher, best_way
 from leaktop.tracer.attachment import Attachment
-from leaktop.tracer.blocks import detail_of
+from leaktop.tracer.blocks import detail_of, pages_of, placed_blocks
 from leaktop.tracer.crew import Crew, Kit
+from leaktop.tracer.events import EventLog
 from leaktop.tracer.finder import Finder, Finders
 from leaktop.tracer.footprint import memory_of
 from leaktop.tracer.loader import Capacity, Program
@@ -47,8 +51,10 @@ class LiveSource:
         capacity: Capacity | None = None,
         choice: Choice | None = None,
         finder: Finder | None = None,
+        *,
+        log_all: bool = False,
     ) -> None:
-        """``finder`` looks for more processes at every tick."""
+        """``finder`` looks for more processes at every tick; ``log_all``: log every stack."""
         self._filters = filters
         self._capacity = capacity or Capacity()
         self._symbolizer = Symbolizer()
@@ -58,6 +64,8 @@ class LiveSource:
         self._first = self._crew.members[0].target
         self._program: Program | None = None
         self._kit: Kit | None = None
+        self._log: EventLog | None = None
+        self._log_all = log_all
         self._way: Way | None = None
         self._tracing = Tracing()
         self._sampled = filters.sample_rate > 1
@@ -99,7 +107,7 @@ class LiveSource:
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         stacks.learn(used)
         members = crew.members
-        pids = {member.slot: member.process.pid for member in members}
+        pids = self._pids()
         shown = _of_slots(by_id(stacks.ids, stats), stacks, {0, *pids})
         held = None
         if self._filters.older_s:
@@ -123,6 +131,36 @@ class LiveSource:
         """Read every live block once, in batches, and sum up those of one stack."""
         kit = self._running()
         return detail_of(kit.program.live_blocks(), stack_id, kit.stacks.numbers(stack_id))
+
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        """Read every live block once, in batches, and pick some of those of each stack."""
+        kit = self._running()
+        numbers = {stack_id: kit.stacks.numbers(stack_id) for stack_id in stack_ids}
+        chunks = placed_blocks(kit.program, [each for own in numbers.values() for each in own])
+        return pages_of(chunks, numbers, offset, count, self._pids())
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        """Read memory of one of the processes through /proc/PID/mem."""
+        self._running()
+        for member in self._crew.alive:
+            if member.process.pid == pid:
+                found = member.process.read_memory(address, min(size, BLOCK_BYTES_MAX))
+                if member.process.why_over() is None:  # else the PID may be another's by now
+                    if found or not size:
+                        return found
+                    raise TracerError(f"nothing can be read at {address:#x} of process {pid}")
+        raise TracerError(f"process {pid} is no longer traced: its memory cannot be read")
+
+    def log(self, stack_id: int | None) -> None:
+        """Set and clear the flags of stacks in the kernel's counters, in place."""
+        self._running()
+        if self._log is not None:
+            self._log.choose(stack_id)
+
+    def events(self) -> Sequence[Event]:
+        """Take events out of the ring that the BPF program puts them into."""
+        self._running()
+        return [] if self._log is None else self._log.read(self._pids())
 
     def memory(self) -> Memory:
         """Ask the kernel what this process and the program's maps take."""
@@ -151,6 +189,7 @@ class LiveSource:
     def close(self) -> None:
         """Detach, free the kernel's maps, close the targets' files."""
         self._crew.close()
+        self._log = None
         if self._kit is not None:
             self._kit.unwinder.stop()
             self._kit = None
@@ -173,6 +212,9 @@ class LiveSource:
         unwinder = Unwinder(program, arch, self._capacity.rules)
         stacks = StackBook(program.stacks, unwinder)
         kit = self._kit = Kit(program, attacher(way, program, arch), unwinder, stacks)
+        self._log = EventLog(program, stacks, self._capacity.stacks)
+        if self._log_all:
+            self._log.choose_all()
         unwinder.start()
         self._crew.begin(members, kit, self._filters, progress)
         self._started_ns = time.monotonic_ns()
@@ -182,6 +224,10 @@ class LiveSource:
         tracing = self._crew.tracing(self._way)
         if tracing != self._tracing:
             self._tracing = tracing
+
+    def _pids(self) -> dict[int, int]:
+        # by slot
+        return {member.slot: member.process.pid for member in self._crew.members}
 
     def _running(self) -> Kit:
         if self._kit is None:

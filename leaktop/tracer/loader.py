@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 may since kernel commit a10787e6d58c, before there were attach cookies."""
 
 _QUESTIONS = ("questions", "brief_questions")
+EVENTS_PAGES = 256
+"""Pages of the ring that events come through, a power of two: 1 MB, room for 21,845."""
 QUESTIONS_PAGES = 1024
 """Pages of each ring that questions come through, a power of two: 4 MB, room for 250 with a large
 image of the stack and 1,900 with a small one, until the first of a burst on a new path is
@@ -77,6 +80,7 @@ class Loaded:
         self._specs = {spec.name: spec for spec in image.maps}
         self._maps: dict[str, int] = {}
         self._loaded: dict[tuple[str, int], int] = {}
+        self._events: RingBuffer | None = None
         try:
             for spec in image.maps:
                 self._maps[spec.name] = _made(spec)
@@ -87,13 +91,23 @@ class Loaded:
         self.stack_stats = self._array("stack_stats")
         self.stack_count = self._array("stack_count", np.dtype("u8"))
         self.stacks = self._map("stacks", np.dtype("u4"))
+        self.logged_stack = self._map("logged_stack", np.dtype("u4"), np.dtype("u8"))
 
     def maps(self) -> Iterator[tuple[str, int]]:
         """Yield every map's name and descriptor, which stays ours."""
         yield from self._maps.items()
 
+    def events(self, most: int) -> Iterator[bytes]:
+        """Yield each ``struct event`` that is there, in order, this many at most."""
+        if self._events is None:
+            self._events = RingBuffer(self._maps["events"], self._specs["events"].entries)
+        return islice(self._events.records(), most)
+
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         self.stack_stats.close()
         self.stack_count.close()
         self._close_descriptors()
@@ -214,6 +228,7 @@ def common_flags(capacity: Capacity) -> list[str]:
         f"-DBLOCK_SETS={capacity.block_sets}",
         f"-DSPILLED_MAX={capacity.spilled}",
         f"-DSTACKS_MAX={capacity.stacks}",
+        f"-DEVENTS_PAGES={EVENTS_PAGES}",
         f"-DPAGE_SIZE={os.sysconf('SC_PAGE_SIZE')}ULL",
     ]
 

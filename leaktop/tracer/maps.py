@@ -70,6 +70,11 @@ class BpfMap:
         One system call a chunk where the kernel has batch look-ups (kernel commit 057996380a42),
         two an entry elsewhere. The array is used again: copy what is to be kept.
         """
+        for _, values in self.entries():
+            yield values
+
+    def entries(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Yield keys and values as ``chunks`` yields values alone."""
         if self._batches:
             yield from self._batch_chunks()
         else:
@@ -80,7 +85,7 @@ class BpfMap:
         key = np.empty(1, self._key)
         return [key[0].item() for _ in self._keys(key)]
 
-    def _batch_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
+    def _batch_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         size = BATCH
         keys, values = np.empty(size, self._key), np.empty(size, self._value)
         position, following = np.zeros(1, np.uint64), np.zeros(1, np.uint64)
@@ -105,14 +110,14 @@ class BpfMap:
                     return
                 raise self._failed("read", OSError(reason, os.strerror(reason)))
             if count:
-                yield values[:count]
+                yield keys[:count], values[:count]
             if reason == errno.ENOENT:
                 return
             position[0] = following[0]
             begin = position.ctypes.data
 
-    def _single_chunks(self) -> Iterator[np.ndarray[Any, Any]]:
-        values = np.empty(BATCH, self._value)
+    def _single_chunks(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        keys, values = np.empty(BATCH, self._key), np.empty(BATCH, self._value)
         key, value = np.empty(1, self._key), np.empty(1, self._value)
         used = 0
         for _ in self._keys(key):
@@ -120,13 +125,13 @@ class BpfMap:
                 kernel.lookup(self._fd, key.ctypes.data, value.ctypes.data)
             except OSError:
                 continue  # an entry that went meanwhile
-            values[used] = value[0]
+            keys[used], values[used] = key[0], value[0]
             used += 1
             if used == BATCH:
-                yield values
+                yield keys, values
                 used = 0
         if used:
-            yield values[:used]
+            yield keys[:used], values[:used]
 
     def _keys(self, key: np.ndarray[Any, Any]) -> Iterator[None]:
         # puts each into `key`
@@ -184,6 +189,13 @@ class BpfArray:
             length = min(_WINDOW, size - start)
             memory = mmap.mmap(self._fd, _in_pages(length), offset=start)
             yield np.frombuffer(memory, self._value, length // self._value.itemsize)
+
+    def set(self, index: int, field: str, value: int) -> None:
+        """Set one field of an entry; entries are whole parts of a page."""
+        start = index * self._value.itemsize
+        page = start - start % mmap.PAGESIZE
+        with mmap.mmap(self._fd, mmap.PAGESIZE, offset=page) as memory:
+            np.ndarray((), self._value, memory, start - page)[field] = value
 
     def close(self) -> None:
         """Let go of the memory, once nobody uses ``entries`` any more."""

@@ -99,7 +99,9 @@ def by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[in
     A number that two threads raced for has never counted, and its id counts under another.
     """
     return {
-        stack_id: each for stack_id, (*each, _) in zip(ids, stats.tolist(), strict=False) if each[1]
+        stack_id: each
+        for stack_id, (*each, _, _) in zip(ids, stats.tolist(), strict=False)
+        if each[1]
     }
 
 

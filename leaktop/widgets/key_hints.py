@@ -17,6 +17,11 @@ class KeyHints(LinesView):
         super().__init__()
         self._hints, self._short = hints, short or hints
 
+    def show(self, hints: Sequence[tuple[str, str]]) -> None:
+        """Show other keys."""
+        self._hints = self._short = hints
+        self.repaint()
+
     def line(self, y: int) -> Strip:
         """Draw the hints; the last ones give way where even the short ones do not fit."""
         line = self.builder()

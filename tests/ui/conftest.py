@@ -1,7 +1,9 @@
 """The screen is driven by the tests: no tick comes unless asked for, no key waits for time."""
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -16,6 +18,15 @@ def _only_asked_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "_FIRST_TICK_S", 3600.0)
     for name in ("NO_COLOR", "TEXTUAL_THEME"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _same_clock_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from leaktop.model import (
+    EVENTS_MAX,
+    BlockPage,
     Counters,
+    Event,
+    EventKind,
     Filters,
     Frame,
     Histogram,
+    LiveBlock,
     Memory,
     Refusal,
     Site,
@@ -92,6 +97,11 @@ class ScriptedSource:
         self.steps = steps
         self.unnamed = dict(unnamed or {})
         self.tracing = tracing
+        self.held: dict[int, Sequence[LiveBlock]] = {}
+        self.content: dict[int, bytes] = {}
+        self.happened: list[Event] = []
+        self.pages_read: list[tuple[int, int, int]] = []
+        self.logged: list[int | None] = []
         self.asked_for_memory = 0
         self.played = 0
         self.closed = 0
@@ -126,6 +136,32 @@ class ScriptedSource:
         if stack_id not in self.details:
             raise SourceError(f"stack {stack_id:x} holds nothing")
         return self.details[stack_id]
+
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        self._enter("blocks")
+        pages = {}
+        for stack_id in stack_ids:
+            self.pages_read.append((stack_id, offset, count))
+            held = self.held.get(stack_id, ())
+            first = offset if offset < len(held) else max(0, len(held) - count)
+            blocks = tuple(held[first : first + count])
+            pages[stack_id] = BlockPage(stack_id, first, len(held), blocks)
+        return pages
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        self._enter("read_block")
+        if address not in self.content:
+            raise SourceError(f"nothing can be read at {address:#x} of process {pid}")
+        return self.content[address][:size]
+
+    def log(self, stack_id: int | None) -> None:
+        self._enter("log")
+        self.logged.append(stack_id)
+
+    def events(self) -> Sequence[Event]:
+        self._enter("events")
+        taken, self.happened = self.happened[:EVENTS_MAX], self.happened[EVENTS_MAX:]
+        return taken
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         asked = list(stack_ids)
@@ -324,17 +360,52 @@ def detail(stack_id: int, *, error: float = 0.0) -> StackDetail:
     )
 
 
+def live_blocks(count: int) -> list[LiveBlock]:
+    """Return blocks of 48 and some more bytes, each a little younger than the one before."""
+    return [
+        LiveBlock(
+            address=0x55D0_0000_1000 + 64 * i,
+            size=48 + i % 3 * 8,
+            age_s=61.8 * (1 - i / count),
+            thread=TARGET.pid + i % 2,
+            pid=TARGET.pid,
+            weight=10 if i % 7 == 5 else 1,
+        )
+        for i in range(count)
+    ]
+
+
+CONTENT = b"GET /index.html HTTP/1.1\r\nHost: \x1b[31mevil\x1b[0m\0" + bytes(range(0, 256, 3))
+
+
+def happened(count: int, stack_id: int) -> list[Event]:
+    """Return blocks that come, of which each third one goes again."""
+    events: list[Event] = []
+    for i in range(count):
+        address = 0x55D0_0000_1000 + 64 * i
+        kinds = (EventKind.ALLOC, EventKind.FREE) if i % 3 == 0 else (EventKind.ALLOC,)
+        for kind in kinds:
+            at_ns = START_NS + 1_234_567 * len(events)
+            events.append(
+                Event(at_ns, kind, address, 48 + i, TARGET.pid, TARGET.pid + i % 2, stack_id)
+            )
+    return events
+
+
 def leaky_source(
     seconds: int = 60, tracing: Tracing = TRACING, **options: object
 ) -> ScriptedSource:
     """Return a source with one tick, the state after ``seconds``."""
-    return ScriptedSource(
+    source = ScriptedSource(
         [snapshot(float(seconds), sites_at(seconds), **options)],  # type: ignore[arg-type]
         names=NAMES,
         lines=LINES,
         details={i: detail(i) for i in LINES},
         tracing=tracing,
     )
+    source.held = {i: live_blocks(400) for i in LINES}
+    source.content = {each.address: CONTENT for each in live_blocks(400)}
+    return source
 
 
 def many_sites(count: int, second: int) -> list[Site]:

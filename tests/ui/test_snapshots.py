@@ -11,6 +11,8 @@ from leaktop.app import LeaktopApp
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from leaktop.source import SourceError
+from leaktop.widgets.blocks import BlocksView, ContentView
+from leaktop.widgets.log import LogView
 from tests.ui.driving import Driver, make_app
 from tests.ui.picking import Machine, PickerDriver, make_picker
 from tests.ui.scripted import (
@@ -20,6 +22,7 @@ from tests.ui.scripted import (
     TRACING,
     ScriptedSource,
     detail,
+    happened,
     leaky_source,
     sites_at,
     snapshot,
@@ -130,6 +133,32 @@ async def _innermost(driver: Driver) -> None:
     await driver.press("f")
 
 
+async def _blocks(driver: Driver) -> None:
+    await driver.press("j")
+    await driver.opened()
+    await driver.press("a")
+    blocks = driver.app.screen.query_one(BlocksView)
+    await driver.until(lambda: not blocks.lacks)
+    await driver.press("pagedown", "down")
+    await driver.until(lambda: not blocks.lacks)
+
+
+async def _content(driver: Driver) -> None:
+    await _blocks(driver)
+    await driver.press("enter")
+    content = driver.app.screen.query_one(ContentView)
+    await driver.until(lambda: "reading" not in content.line(1).text)
+
+
+async def _log(driver: Driver) -> None:
+    await driver.press("j")
+    screen = await driver.opened()
+    await driver.press("l")
+    driver.source.happened = happened(60, screen.site.stack_id)
+    log = screen.query_one(LogView)
+    await driver.until(lambda: log.row_count > 60)
+
+
 async def _help(driver: Driver) -> None:
     await driver.press("question_mark")
     await driver.until(lambda: driver.app.session.facts.memory is not None)
@@ -161,6 +190,10 @@ async def _filtered(driver: Driver) -> None:
 CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = {
     "main": (_main, _second_row, {}),
     "detail": (_main, _detail, {}),
+    "blocks": (_main, _blocks, {}),
+    "content": (_main, _content, {}),
+    "log": (_main, _log, {}),
+    "ascii_content": (_main, _content, {"ascii_only": True}),
     "help": (lambda: _main(lost={"truncated": 12}), _help, {}),
     "help_unnamed": (_unnamed, _help, {}),
     "help_probes": (_refused, _help_of_probes, {}),

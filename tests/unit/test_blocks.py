@@ -1,5 +1,6 @@
 """Sums over live blocks against the same sums in plain Python, whatever the chunks."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -11,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaktop.model import Histogram
+from leaktop.tracer import blocks as blocks_module
 from leaktop.tracer import layout
-from leaktop.tracer.blocks import AGE_EDGES_S, SIZE_BANDS, detail_of, held_by_stack
+from leaktop.tracer.blocks import (
+    AGE_EDGES_S,
+    PLACED,
+    SIZE_BANDS,
+    detail_of,
+    held_by_stack,
+    pages_of,
+)
 
 SECOND = 10**9
 FIRST_BIRTH = 10**9
@@ -28,7 +37,7 @@ class Block(NamedTuple):
 
 def as_chunks(*chunks: list[Block]) -> Iterator[np.ndarray[Any, Any]]:
     """What a map yields: views of an array that it uses again for the next chunk."""
-    values = np.empty(max((len(chunk) for chunk in chunks), default=0), layout.BLOCK)
+    values = np.empty(max((len(chunk) for chunk in chunks), default=0), layout.SET_BLOCK)
     for chunk in chunks:
         for i, block in enumerate(chunk):
             values[i] = tuple(block)
@@ -143,3 +152,51 @@ def test_histograms_end_one_band_after_the_last_in_use() -> None:
 def test_age_bands_grow() -> None:
     assert list(AGE_EDGES_S) == sorted(set(AGE_EDGES_S))
     assert AGE_EDGES_S[0] == 0.0
+
+
+placed = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 2**47 - 1), st.sampled_from((5, 7, 9, 11))),
+        max_size=12,
+    ),
+    max_size=6,
+)
+STACK_OF = {5: 0x9F, 7: 0xA0, 9: 0xA0, 11: 0xA1}
+
+
+@given(placed, st.integers(0, 40), st.integers(1, 20), st.sampled_from((0, 5, 65_536)))
+def test_a_page_is_part_of_all_blocks_oldest_first(
+    chunks: list[list[tuple[int, int, int]]], offset: int, count: int, spare: int
+) -> None:
+    arrays = []
+    everything: dict[int, list[tuple[int, int, int]]] = {0x9F: [], 0xA0: [], 0xA1: []}
+    births = itertools.count()
+    for chunk in chunks:
+        array = np.zeros(len(chunk), PLACED)
+        for i, (second, address, stack) in enumerate(chunk):
+            birth_ns = second * 1000 + next(births)  # no two alike, so that there is one order
+            array[i] = (birth_ns, layout.key_of(3, address), address + 1, stack, 2, i)
+            everything[STACK_OF[stack]].append((birth_ns, address, i))
+        arrays.append(array)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks_module, "_SPARE", spare)
+        pages = pages_of(arrays, {0x9F: [5], 0xA0: [7, 9]}, offset, count, {3: 4242})
+    assert set(pages) == {0x9F, 0xA0}
+    for stack_id, page in pages.items():
+        total = len(everything[stack_id])
+        first = offset if offset < total else max(0, total - count)
+        assert (page.stack_id, page.offset, page.total) == (stack_id, first, total)
+        expected = sorted(everything[stack_id])[first : first + count]
+        assert [(each.address, each.size, each.thread) for each in page.blocks] == [
+            (address, address + 1, thread) for _, address, thread in expected
+        ]
+        assert all(each.pid == 4242 and each.weight == 2 for each in page.blocks)
+        ages = [each.age_s for each in page.blocks]
+        assert ages == sorted(ages, reverse=True)
+
+
+def test_a_block_of_a_process_that_is_no_longer_shown_has_no_pid() -> None:
+    array = np.array([(1, layout.key_of(7, 16), 5, 3, 1, 1)], PLACED)
+    (block,) = pages_of([array], {1: [3]}, 0, 10, {})[1].blocks
+    assert block.pid is None
+    assert block.address == 16

@@ -99,6 +99,8 @@ def test_defaults() -> None:
         "delay": 1.0,
         "top": 10,
         "sort": SortKey.BYTES,
+        "trace": False,
+        "show_allocs": False,
         "no_color": False,
         "ascii": False,
         "command_line": None,
@@ -332,7 +334,7 @@ def failing(
     code = cli.main(["-p", "123", "-b"])
     said = capsys.readouterr()
     assert said.out == ""
-    assert scripted.events == ["close"]
+    assert scripted.calls == ["close"]
     return code, said.err
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from leaktop.model import LOSSES
+from leaktop.model import LOSSES, EventKind
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import COOKIE_EXIT
@@ -14,7 +14,9 @@ HEADER = re.sub(r"/\*.*?\*/", "", (BPF_SOURCE / "memleak.h").read_text(), flags=
 STRUCTURES = {
     "config": layout.CONFIG,
     "block": layout.BLOCK,
+    "set_block": layout.SET_BLOCK,
     "block_set": layout.BLOCK_SET,
+    "event": layout.EVENT,
     "stack_stats": layout.STACK_STATS,
     "stack": layout.STACK,
     "frame_rule": layout.FRAME_RULE,
@@ -44,11 +46,11 @@ def fields(name: str) -> list[tuple[str, int, int]]:
         assert names[0] == "u64"
         pairs.append((array, 8 * len(names[1:]), length_of(length)))
     body = re.sub(r"struct {[^}]*} \w+\[\w+\];", "", body)
-    WIDTHS["struct block"] = 24  # asserted there, and compared here
+    WIDTHS["struct set_block"] = 24  # asserted there, and compared here
     plain = [
         (field, WIDTHS[width], length_of(length) if length else 1)
         for width, field, length in re.findall(
-            r"(u64|u32|s32|u16|u8|struct block) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
+            r"(u64|u32|s32|u16|u8|struct set_block) (\w+)(?:\[(\w+)\])?;", body.replace("\t", " ")
         )
     ]
     return plain + pairs  # in the one structure that has pairs they come last
@@ -120,6 +122,16 @@ def test_phases_are_the_same() -> None:
     assert phases.index("PHASE_FOLLOW") == layout.PHASE_FOLLOW
     assert phases.index("PHASE_COUNT") == layout.PHASE_COUNT
     assert phases.index("PHASE_OFF") == 0
+
+
+def test_kinds_of_events_are_the_same() -> None:
+    kinds = enum("event_kind")
+    assert [kind.removeprefix("EVENT_").lower() for kind in kinds] == list(EventKind)
+
+
+def test_a_key_has_the_slot_and_the_address() -> None:
+    for slot, address in ((0, 0), (1, 0x7FFF_FFFF_FFFF), (4095, 0x5555_0000_0010)):
+        assert layout.slot_and_address(layout.key_of(slot, address)) == (slot, address)
 
 
 def test_losses_have_the_same_names_in_the_same_order() -> None:

@@ -19,12 +19,17 @@ from leaktop import report
 from leaktop.analyze import Reading, ordered
 from leaktop.history import History
 from leaktop.model import (
+    EVENTS_MAX,
     KERNEL,
     LOSSES,
+    BlockPage,
     Counters,
+    Event,
+    EventKind,
     Filters,
     Frame,
     Growth,
+    LiveBlock,
     Memory,
     ProcessState,
     Refusal,
@@ -38,7 +43,17 @@ from leaktop.model import (
     TracedLibrary,
     Tracing,
 )
-from leaktop.report import BatchOptions, frame_text, json_line, ready_line, run_batch, text
+from leaktop.report import (
+    BLOCKS_MAX,
+    BatchOptions,
+    event_json,
+    event_text,
+    frame_text,
+    json_line,
+    ready_line,
+    run_batch,
+    text,
+)
 from leaktop.source import SourceError
 
 HOSTILE = "a\x1b[2J\nb\u202e[red]\x00\x9b\udcff"
@@ -88,7 +103,9 @@ class Scripted:
 
     def __init__(self, *snapshots: Snapshot | Exception) -> None:
         self._script = list(snapshots)
-        self.events: list[str] = []
+        self.calls: list[str] = []
+        self.held: dict[int, BlockPage] = {}
+        self.logged: list[Event] = []
         self.on_snapshot: Callable[[int], None] = lambda _: None
         self.taken = 0
         self.tracing = Tracing((TracedLibrary("libc.so.6", (TracedFunction("malloc"),)),))
@@ -101,7 +118,7 @@ class Scripted:
 
     def start(self, progress: Callable[[str], None]) -> None:
         progress("attaching")
-        self.events.append("start")
+        self.calls.append("start")
 
     def snapshot(self) -> Snapshot:
         self.taken += 1
@@ -118,6 +135,20 @@ class Scripted:
         assert lines
         return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
 
+    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
+        assert (offset, count) == (0, BLOCKS_MAX)
+        return {stack_id: self.held[stack_id] for stack_id in stack_ids}
+
+    def read_block(self, pid: int, address: int, size: int) -> bytes:
+        raise AssertionError(f"batch output reads no block, but did {size} at {address} of {pid}")
+
+    def log(self, stack_id: int | None) -> None:
+        raise AssertionError(f"the log of batch output has all stacks, not {stack_id}")
+
+    def events(self) -> Sequence[Event]:
+        taken, self.logged = self.logged[:EVENTS_MAX], self.logged[EVENTS_MAX:]
+        return taken
+
     def memory(self) -> Memory:
         raise AssertionError("batch output does not say what leaktop takes")
 
@@ -128,7 +159,7 @@ class Scripted:
         raise AssertionError(f"batch output changes no filter, but did to {filters}")
 
     def close(self) -> None:
-        self.events.append("close")
+        self.calls.append("close")
 
 
 @pytest.fixture
@@ -465,7 +496,7 @@ def test_ready_line_comes_before_data(out: io.StringIO, messages: io.StringIO) -
 
     source.on_snapshot = nothing_printed_yet
     run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
     assert messages.getvalue() == f"leaktop: {READY}\n"
 
 
@@ -484,7 +515,7 @@ def test_iterations(iterations: int, out: io.StringIO, messages: io.StringIO) ->
     shown = [json.loads(line)["elapsed_s"] for line in out.getvalue().splitlines()]
     assert shown == [float(i) for i in range(1, iterations + 1)]
     assert source.taken == iterations
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
 
 
 def test_rates_and_growth_are_since_the_snapshot_before(
@@ -536,7 +567,7 @@ def test_a_signal_between_ticks_gives_a_last_snapshot(
     messages = Out()  # its first line is the ready line
     run_batch(source, endless, out, messages)
     assert [json.loads(line)["elapsed_s"] for line in out.getvalue().splitlines()] == [1.0]
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
 
 
 @pytest.mark.usefixtures("handlers")
@@ -547,7 +578,7 @@ def test_a_signal_during_a_tick_ends_with_that_tick(
     source.on_snapshot = lambda taken: os.kill(os.getpid(), signal.SIGTERM) if taken == 3 else None
     run_batch(source, NO_DELAY, out, messages)
     assert len(out.getvalue().splitlines()) == 3
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
 
 
 @pytest.mark.usefixtures("handlers")
@@ -573,7 +604,7 @@ def test_signals_that_come_at_any_instant_end_it(out: io.StringIO, messages: io.
         os.waitpid(child, 0)
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
-    assert source.events == ["start", "close"] * 300
+    assert source.calls == ["start", "close"] * 300
 
 
 def test_the_target_s_end_ends_it(out: io.StringIO, messages: io.StringIO) -> None:
@@ -582,7 +613,7 @@ def test_the_target_s_end_ends_it(out: io.StringIO, messages: io.StringIO) -> No
     run_batch(source, NO_DELAY, out, messages)
     shown = [json.loads(line)["target"]["alive"] for line in out.getvalue().splitlines()]
     assert shown == [True, False]
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
     assert messages.getvalue().count("\n") == 1
 
 
@@ -626,7 +657,7 @@ def test_closed_output_ends_it_and_closes_the_source(messages: io.StringIO) -> N
     source = Scripted(snapshot())
     with pytest.raises(BrokenPipeError):
         run_batch(source, NO_DELAY, Closed(), messages)
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
     assert source.taken == 1
 
 
@@ -635,7 +666,7 @@ def test_closed_messages_close_the_source(out: io.StringIO) -> None:
     source = Scripted(snapshot())
     with pytest.raises(BrokenPipeError):
         run_batch(source, NO_DELAY, out, Closed())
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
 
 
 @pytest.mark.usefixtures("handlers")
@@ -644,7 +675,7 @@ def test_an_error_while_running_closes_the_source(out: io.StringIO, messages: io
     with pytest.raises(SourceError, match="cannot be read"):
         run_batch(source, NO_DELAY, out, messages)
     assert len(out.getvalue().splitlines()) == 1
-    assert source.events == ["start", "close"]
+    assert source.calls == ["start", "close"]
 
 
 @pytest.mark.usefixtures("handlers")
@@ -659,7 +690,7 @@ def test_a_source_that_cannot_start_says_nothing_and_is_closed(
     with pytest.raises(SourceError, match="not root"):
         run_batch(source, NO_DELAY, out, messages)
     assert (out.getvalue(), messages.getvalue()) == ("", "")
-    assert source.events == ["close"]
+    assert source.calls == ["close"]
 
 
 def test_json_version_is_the_one_that_scripts_know() -> None:
@@ -678,3 +709,84 @@ def test_growth_mode_says_that_it_is_growth() -> None:
     assert "new pages (growth, not leaks; resident memory -4096 bytes)" in said
     assert "8192 bytes in 2 new pages from stack" in said
     assert "3 calls of brk or mmap from stack" in said
+
+
+EVENT_NS = 1_769_860_800_123_456_789
+EVENT = Event(EVENT_NS, EventKind.ALLOC, 0x55D0_0000_1230, 64, 123, 124, 0x9F)
+
+
+def test_an_event_is_a_line_of_text() -> None:
+    when = datetime.fromtimestamp(EVENT_NS // 1000 / 1e6).astimezone()
+    assert event_text(EVENT) == (
+        f"[{when:%H:%M:%S}.123456] 123/124 alloc 64 bytes at 0x55d000001230 stack 000000000000009f"
+    )
+    unknown = replace(EVENT, kind=EventKind.FREE, pid=None, stack_id=None, weight=10)
+    assert event_text(unknown).endswith("] ?/124 free 64 bytes at 0x55d000001230 x10 stack ?")
+
+
+def test_an_event_is_a_json_object() -> None:
+    assert json.loads(event_json(EVENT)) == {
+        "version": 1,
+        "event": "alloc",
+        "time": "2026-01-31T12:00:00.123456Z",
+        "pid": 123,
+        "thread": 124,
+        "address": "0x55d000001230",
+        "size": 64,
+        "weight": 1,
+        "stack": "000000000000009f",
+    }
+    assert json.loads(event_json(replace(EVENT, pid=None, stack_id=None)))["stack"] is None
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_events_come_before_the_snapshot_that_has_them(
+    as_json: bool, out: io.StringIO, messages: io.StringIO
+) -> None:
+    source = Scripted(snapshot(site()))
+    source.logged = [replace(EVENT, address=i) for i in range(5)]
+    options = replace(NO_DELAY, as_json=as_json, trace=True, iterations=1)
+    run_batch(source, options, out, messages)
+    lines = out.getvalue().splitlines()
+    show = event_json if as_json else event_text
+    assert lines[:5] == [show(replace(EVENT, address=i)) for i in range(5)]
+    assert len(lines) > 5
+    assert '"event"' not in lines[5]
+
+
+def test_without_trace_nobody_asks_for_events(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(site()))
+    source.logged = [EVENT]
+    run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
+    assert source.logged == [EVENT]
+
+
+BLOCKS = (
+    LiveBlock(0x55D000001230, 64, 1.2345, 123, 123),
+    LiveBlock(0x55D000001280, 48, 0.5, 124, 123, weight=10),
+)
+
+
+def test_blocks_are_listed_under_their_stack(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(site()))
+    source.held = {0x9F: BlockPage(0x9F, 0, 7, BLOCKS)}
+    options = replace(NO_DELAY, as_json=False, show_allocs=True, iterations=1)
+    run_batch(source, options, out, messages)
+    assert out.getvalue().splitlines()[-3:] == [
+        "\t\taddr = 55d000001230 size = 64 age = 1.234s thread = 123",
+        "\t\taddr = 55d000001280 size = 48 age = 0.500s thread = 124 x10",
+        "\t\t[5 younger allocations not listed]",
+    ]
+
+
+def test_blocks_are_an_array_of_their_stack(out: io.StringIO, messages: io.StringIO) -> None:
+    source = Scripted(snapshot(site()))
+    source.held = {0x9F: BlockPage(0x9F, 0, 2, BLOCKS)}
+    run_batch(source, replace(NO_DELAY, show_allocs=True, iterations=1), out, messages)
+    (stack,) = json.loads(out.getvalue())["stacks"]
+    assert stack["allocations_total"] == 2
+    assert stack["allocations"] == [
+        {"address": "0x55d000001230", "size": 64, "age_s": 1.234, "thread": 123, "weight": 1},
+        {"address": "0x55d000001280", "size": 48, "age_s": 0.5, "thread": 124, "weight": 10},
+    ]
+    assert "allocations" not in document(reading(site()))["stacks"][0]
