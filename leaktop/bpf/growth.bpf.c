@@ -292,7 +292,7 @@ int on_walk(u64 *arguments)
 		thread->call.walking = 0;
 		return 0;
 	}
-	stack = number_of(thread);
+	stack = number_of(&thread->stack);
 	if (stack == STACK_UNFILED)
 		lose(LOST_STACKS_FULL);
 	else
