@@ -14,9 +14,10 @@ import sys
 from leaktop.tracer import kernel
 from leaktop.tracer.allocators import Choice, find_allocators
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import Place, attacher, best_way
+from leaktop.tracer.attach import Place, attacher
 from leaktop.tracer.probes import probes_for
 from leaktop.tracer.target import TargetProcess
+from leaktop.tracer.ways import best_way
 
 
 class EmptyPrograms:

@@ -115,7 +115,7 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
         "--growth",
         action="store_true",
         help="watch page faults, brk and mmap instead of the allocator: which code makes the "
-        "process grow, freed since or not, at next to no cost; growth, not leaks",
+        "process grow, freed since or not, without a probe in its code; growth, not leaks",
     )
     add("-z", "--min-size", type=_size, default=0, metavar="BYTES", help="only blocks this large")
     add(
@@ -418,23 +418,32 @@ def _live_source(options: argparse.Namespace) -> Source:
         finders.add(Offspring())
 
     def make() -> Source:
-        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
-        from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
-        from leaktop.tracer.live import LiveSource  # noqa: PLC0415
-        from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+        from leaktop.tracer.loading import Loading  # noqa: PLC0415
+        from leaktop.tracer.objects import Capacity  # noqa: PLC0415
 
         capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
         if options.growth:
+            from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
+
             return GrowthSource(pids[0], _filters(options), capacity)
+        loading = Loading(capacity)  # goes on while the rest is imported
+        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+        from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-        return LiveSource(pids, _filters(options), capacity, choice, finders, log_all=options.trace)
+        filters, log_all = _filters(options), options.trace
+        try:
+            return LiveSource(pids, filters, loading, choice, finders, log_all=log_all)
+        except SourceError:
+            loading.discard()
+            raise
 
     return DeferredSource(pids, make)
 
 
 def _kernel_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.kmem import KernelSource, Scope  # noqa: PLC0415
-    from leaktop.tracer.loader import Capacity  # noqa: PLC0415
+    from leaktop.tracer.objects import Capacity  # noqa: PLC0415
 
     pid = options.pid[0] if options.pid else None
     scope = Scope(pid, options.percpu, options.wa_missing_free)

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 from leaktop.analyze import Reading, ordered
 from leaktop.command import Command, describe_end, signal_name
 from leaktop.format import clean
-from leaktop.history import History
 from leaktop.model import (
     EVENTS_MAX,
     LOSSES,
@@ -86,6 +85,8 @@ def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
 ) -> Snapshot:
     # returns the last one
+    from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
+
     history = History()
     lost: Mapping[str, int] = {}
     due = time.monotonic()

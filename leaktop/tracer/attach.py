@@ -8,7 +8,6 @@ found by trying. All hang on descriptors alone: when the last one is closed, by 
 after kill -9, the probes are gone.
 """
 
-import contextlib
 import ctypes as ct
 import errno
 import os
@@ -16,7 +15,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,18 +27,13 @@ from leaktop.tracer.arch import Architecture
 from leaktop.tracer.loader import Program
 from leaktop.tracer.probes import Exit, Probe, Traced, probes_for
 from leaktop.tracer.process import NO_TARGET
+from leaktop.tracer.ways import LinkCreate, Way
 
-BPF_LINK_CREATE = 28
 BPF_PERF_EVENT = 41
-BPF_TRACE_UPROBE_MULTI = 48
-BPF_TRACE_UPROBE_SESSION = 57
 BPF_F_UPROBE_MULTI_RETURN = 1
 PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_TRACEPOINT = 2
 PMU = Path("/sys/bus/event_source/devices/uprobe")
-
-RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
-"""The smallest BPF program: r0 = 0; exit."""
 
 RETRY_S = 1.0
 """How long to try again where attaching fails for the moment, as it does for an instant beside
@@ -51,19 +44,6 @@ OTHER_PLACES_MAX = 3
 """Other places of a function that are tried, each once."""
 _RETRY_STEP_S = 0.02
 _FOR_THE_MOMENT = (errno.EINVAL, errno.EBUSY, errno.EAGAIN, errno.EINTR)
-
-
-class Way(Enum):
-    """How probes are attached, best first; the texts are for people."""
-
-    SESSION = "uprobe session links"
-    MULTI = "uprobe-multi links"
-    PERF = "perf events"
-
-
-_LINKS = {Way.SESSION: BPF_TRACE_UPROBE_SESSION, Way.MULTI: BPF_TRACE_UPROBE_MULTI}
-WAY_VARIABLE = "LEAKTOP_ATTACH"
-"""Environment variable that names a way (session, multi, perf), for tests of each on one kernel."""
 
 
 class Attached:
@@ -134,14 +114,14 @@ class MultiLink:
 
     def _link(self, path: str, place: Place, probes: Sequence[Probe]) -> int:
         first = probes[0]
-        sessions = self._sessions and first.function.exit is not Exit.NONE
-        way = Way.SESSION if sessions else Way.MULTI
+        way = Way.SESSION if self._sessions else Way.MULTI
+        attach_type = way.attach_type(with_end=first.function.exit is not Exit.NONE)
         offsets = (ct.c_uint64 * len(probes))(*(probe.offset for probe in probes))
         cookies = (ct.c_uint64 * len(probes))(*(probe.cookie(place.slot) for probe in probes))
         name = ct.create_string_buffer(os.fsencode(path))
-        attributes = _LinkCreate(
-            prog_fd=self._program.load(first.program, _LINKS[way]),
-            attach_type=_LINKS[way],
+        attributes = LinkCreate(
+            prog_fd=self._program.load(first.program, attach_type),
+            attach_type=attach_type,
             path=ct.addressof(name),
             offsets=ct.addressof(offsets),
             cookies=ct.addressof(cookies),
@@ -149,7 +129,7 @@ class MultiLink:
             multi_flags=BPF_F_UPROBE_MULTI_RETURN if first.is_return_probe else 0,
             pid=place.pid,
         )
-        return kernel.bpf(BPF_LINK_CREATE, attributes)
+        return kernel.bpf(kernel.LINK_CREATE, attributes)
 
 
 class PerfEvents:
@@ -199,7 +179,7 @@ class PerfEvents:
                 attach_type=BPF_PERF_EVENT,
                 cookie=probe.cookie(place.slot),
             )
-            return kernel.bpf(BPF_LINK_CREATE, link)
+            return kernel.bpf(kernel.LINK_CREATE, link)
         finally:
             os.close(event)  # the link holds it
 
@@ -218,26 +198,9 @@ def attach_tracepoint(arch: Architecture, program_fd: int, number: int) -> int:
     )
     try:
         link = _PerfLinkCreate(prog_fd=program_fd, target_fd=event, attach_type=BPF_PERF_EVENT)
-        return kernel.bpf(BPF_LINK_CREATE, link)
+        return kernel.bpf(kernel.LINK_CREATE, link)
     finally:
         os.close(event)  # the link holds it
-
-
-def best_way() -> Way:
-    """Return the best way to attach that this kernel has, found by trying.
-
-    Raises TracerError where the environment names one that there is not.
-    """
-    wanted = os.environ.get(WAY_VARIABLE)
-    if wanted:
-        with contextlib.suppress(KeyError):
-            return Way[wanted.upper()]
-        names = ", ".join(way.name.lower() for way in Way)
-        raise TracerError(f"{WAY_VARIABLE}={wanted!r} is no way to attach: {names}")
-    for way, attach_type in _LINKS.items():
-        if _knows(attach_type):
-            return way
-    return Way.PERF
 
 
 def attacher(way: Way, program: Program, arch: Architecture) -> Attacher:
@@ -245,32 +208,6 @@ def attacher(way: Way, program: Program, arch: Architecture) -> Attacher:
     if way is Way.PERF:
         return PerfEvents(program, arch)
     return MultiLink(program, sessions=way is Way.SESSION)
-
-
-def _knows(attach_type: int) -> bool:
-    """Whether the kernel has a kind of link.
-
-    One that does looks at the path before it refuses, and a folder is no file to probe: EBADF. One
-    that does not refuses the program or the kind of link.
-    """
-    name, offsets = ct.create_string_buffer(b"/"), (ct.c_uint64 * 1)()
-    link = _LinkCreate(
-        attach_type=attach_type,
-        path=ct.addressof(name),
-        offsets=ct.addressof(offsets),
-        count=1,
-    )
-    try:
-        link.prog_fd = kernel.load_program(RETURN_0, attach_type, "nothing")
-    except OSError:
-        return False
-    try:
-        kernel.bpf(BPF_LINK_CREATE, link)
-    except OSError as error:
-        return error.errno == errno.EBADF
-    finally:
-        os.close(link.prog_fd)
-    return False
 
 
 def attach_functions(
@@ -360,25 +297,6 @@ def _patiently(attach: Callable[[], list[int]], seconds: float) -> list[int]:
             if error.errno not in _FOR_THE_MOMENT or time.monotonic() > until:
                 raise
         time.sleep(_RETRY_STEP_S)
-
-
-class _LinkCreate(ct.Structure):
-    """``union bpf_attr`` of BPF_LINK_CREATE, its uprobe_multi part (include/uapi/linux/bpf.h)."""
-
-    _fields_ = [
-        ("prog_fd", ct.c_uint32),
-        ("target_fd", ct.c_uint32),
-        ("attach_type", ct.c_uint32),
-        ("flags", ct.c_uint32),
-        ("path", ct.c_uint64),
-        ("offsets", ct.c_uint64),
-        ("ref_counter_offsets", ct.c_uint64),
-        ("cookies", ct.c_uint64),
-        ("count", ct.c_uint32),
-        ("multi_flags", ct.c_uint32),
-        ("pid", ct.c_uint32),
-        ("pad", ct.c_uint32),
-    ]
 
 
 class _PerfLinkCreate(ct.Structure):

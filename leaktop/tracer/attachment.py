@@ -17,7 +17,8 @@ from leaktop.tracer.allocators import (
 )
 from leaktop.tracer.attach import Attached, Attacher, Place, attach_functions
 from leaktop.tracer.kernel_types import changed_return
-from leaktop.tracer.loader import MAPPINGS_MAX, Program
+from leaktop.tracer.loader import Program
+from leaktop.tracer.objects import MAPPINGS_MAX
 from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.target import TargetProcess
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from leaktop.model import EVENTS_MAX, Event, EventKind
 from leaktop.tracer import layout
-from leaktop.tracer.loader import EVENTS_PAGES, Program
+from leaktop.tracer.loader import Program
+from leaktop.tracer.objects import EVENTS_PAGES
 from leaktop.tracer.stacks import StackBook
 
 _KINDS = tuple(EventKind)

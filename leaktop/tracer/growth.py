@@ -31,7 +31,7 @@ from leaktop.tracer import TracerError, layout
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.footprint import memory_of
 from leaktop.tracer.growth_program import GrowthProgram
-from leaktop.tracer.loader import Capacity
+from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.stacks import StackBook

@@ -6,7 +6,14 @@ import numpy as np
 
 from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.image import Cache, default_cache, image_of
-from leaktop.tracer.loader import KERNEL_TYPES, Capacity, Unwinding, common_flags, walking_flags
+from leaktop.tracer.loader import Unwinding
+from leaktop.tracer.objects import (
+    KERNEL_TYPES,
+    Capacity,
+    Objects,
+    common_flags,
+    walking_flags,
+)
 
 _MAIN = "growth.bpf.c"
 _TRACEPOINTS = {
@@ -30,7 +37,7 @@ class GrowthProgram(Unwinding):
 
     def __init__(self, capacity: Capacity, cache: Cache | None = None) -> None:
         flags = [*common_flags(capacity), *walking_flags(capacity)]
-        super().__init__(image_of(_MAIN, _PROGRAMS, flags, cache or default_cache()))
+        super().__init__(Objects(image_of(_MAIN, _PROGRAMS, flags, cache or default_cache())))
         self.config = self._map("growth_config", np.dtype("u4"))
         self.stack_calls = self._array("stack_calls", np.dtype("u8"))
         self._links: list[int] = []
@@ -40,7 +47,7 @@ class GrowthProgram(Unwinding):
 
         Raises TracerError where page faults cannot be seen.
         """
-        self._go_on_in(self._load("on_walk", 0, kernel.PROG_TYPE_RAW_TRACEPOINT))
+        self._objects.go_on_in(self._objects.load("on_walk", 0, kernel.PROG_TYPE_RAW_TRACEPOINT))
         for tracepoint, function in _TRACEPOINTS.items():
             try:
                 self._attach(tracepoint, function)
@@ -65,7 +72,7 @@ class GrowthProgram(Unwinding):
         super().close()
 
     def _attach(self, tracepoint: str, function: str) -> None:
-        program = self._load(function, 0, kernel.PROG_TYPE_RAW_TRACEPOINT)
+        program = self._objects.load(function, 0, kernel.PROG_TYPE_RAW_TRACEPOINT)
         self._links.append(kernel.attach_raw_tracepoint(program, tracepoint))
 
 

@@ -154,7 +154,8 @@ def image_of(main: str, programs: Sequence[str], flags: Sequence[str], cache: Ca
     """
     request = {
         "text": source_of(main),
-        "flags": [f"-I{BPF_SOURCE}", *flags],
+        # else a structure in the place of another is a warning that nobody sees
+        "flags": [f"-I{BPF_SOURCE}", "-Werror=incompatible-pointer-types", *flags],
         "headers": str(BPF_SOURCE / "headers"),  # ours, whatever the host has
         "programs": list(programs),
     }

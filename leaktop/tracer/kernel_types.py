@@ -6,7 +6,7 @@ Format: Documentation/bpf/btf.rst of the kernel.
 import struct
 from collections.abc import Mapping
 
-from leaktop.tracer.loader import KERNEL_TYPES
+from leaktop.tracer.objects import KERNEL_TYPES
 
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")

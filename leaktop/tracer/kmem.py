@@ -34,7 +34,7 @@ from leaktop.tracer.attach import Attached
 from leaktop.tracer.blocks import detail_of
 from leaktop.tracer.footprint import memory_of
 from leaktop.tracer.kmem_program import KernelProgram
-from leaktop.tracer.loader import Capacity
+from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import NEEDED_FOR_KERNEL, check_privileges
 from leaktop.tracer.process import INITIAL_PID_NAMESPACE, Process
 from leaktop.tracer.stacks import UNFILED, Stack, named

@@ -11,7 +11,8 @@ from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.attach import Attached, attach_tracepoint
 from leaktop.tracer.image import Cache, default_cache, image_of
-from leaktop.tracer.loader import Accounting, Capacity, common_flags
+from leaktop.tracer.loader import Accounting
+from leaktop.tracer.objects import Capacity, Objects, common_flags
 from leaktop.tracer.tracefs import Format, opened_tracefs, read_format
 
 MAIN = "kmem.bpf.c"
@@ -81,7 +82,7 @@ class KernelProgram(Accounting):
         for tracepoint, form in self._formats.items():
             flags += field_flags(tracepoint, form)
         programs = [tracepoint.program for tracepoint in self._formats]
-        super().__init__(image_of(MAIN, programs, flags, cache or default_cache()))
+        super().__init__(Objects(image_of(MAIN, programs, flags, cache or default_cache())))
         self.kernel_config = self._map("kernel_config", np.dtype("u4"))
         self.cache_names = self._map("cache_names", np.dtype("u8"))
         self._missed_before = 0
@@ -102,9 +103,9 @@ class KernelProgram(Accounting):
 
     def _attach(self, arch: Architecture, tracepoint: Tracepoint, form: Format) -> int:
         if tracepoint.raw:
-            program = self._load(tracepoint.program, 0, kernel.PROG_TYPE_RAW_TRACEPOINT)
+            program = self._objects.load(tracepoint.program, 0, kernel.PROG_TYPE_RAW_TRACEPOINT)
             return kernel.attach_raw_tracepoint(program, tracepoint.name.partition(":")[2])
-        program = self._load(tracepoint.program, 0, kernel.PROG_TYPE_TRACEPOINT)
+        program = self._objects.load(tracepoint.program, 0, kernel.PROG_TYPE_TRACEPOINT)
         return attach_tracepoint(arch, program, form.number)
 
     @property
@@ -113,7 +114,7 @@ class KernelProgram(Accounting):
         return self._missed() - self._missed_before
 
     def _missed(self) -> int:
-        return sum(kernel.recursion_misses(loaded) for loaded in self._loaded.values())
+        return sum(kernel.recursion_misses(loaded) for loaded in self._objects.loaded)
 
 
 def field_flags(tracepoint: Tracepoint, form: Format) -> list[str]:

@@ -21,19 +21,22 @@ from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError
 from leaktop.tracer.allocators import Choice
 from leaktop.tracer.arch import this_machine
-from leaktop.tracer.attach import Way, attacher, best_way
+from leaktop.tracer.attach import attacher
 from leaktop.tracer.attachment import Attachment
 from leaktop.tracer.blocks import detail_of, pages_of, placed_blocks
 from leaktop.tracer.crew import Crew, Kit
 from leaktop.tracer.events import EventLog
 from leaktop.tracer.finder import Finder, Finders
 from leaktop.tracer.footprint import memory_of
-from leaktop.tracer.loader import Capacity, Program
+from leaktop.tracer.loader import Program
+from leaktop.tracer.loading import Loading
+from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.stacks import StackBook, named
 from leaktop.tracer.sums import by_id, held_before, losses_of, sites_of, totals_of
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
+from leaktop.tracer.ways import Way
 
 _NS = 1e-9
 
@@ -48,15 +51,18 @@ class LiveSource:
         self,
         pids: Sequence[int],
         filters: Filters,
-        capacity: Capacity | None = None,
+        loading: Loading | None = None,
         choice: Choice | None = None,
         finder: Finder | None = None,
         *,
         log_all: bool = False,
     ) -> None:
-        """``finder`` looks for more processes at every tick; ``log_all``: log every stack."""
+        """Own ``loading``, which has begun by now.
+
+        ``finder`` looks for more processes at every tick; ``log_all``: log every stack.
+        """
         self._filters = filters
-        self._capacity = capacity or Capacity()
+        self._loading = loading or Loading(Capacity())
         self._symbolizer = Symbolizer()
         self._crew = Crew(choice or Choice(), finder or Finders(), self._symbolizer)
         for pid in pids:
@@ -102,7 +108,7 @@ class LiveSource:
         called = bool(program.stack_stats.entries["allocs"].any())
         crew.look_after(kit, self._filters, called=called)
         self._learn_what_is_traced()
-        used = min(int(program.stack_count.entries[0]), self._capacity.stacks)
+        used = min(int(program.stack_count.entries[0]), self._loading.capacity.stacks)
         stats = program.stack_stats.entries[: used + 1].copy()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         stacks.learn(used)
@@ -196,6 +202,7 @@ class LiveSource:
         if self._program is not None:
             self._program.close()
             self._program = None
+        self._loading.discard()
         self._symbolizer.close()
 
     def _start(self, progress: Callable[[str], None]) -> None:
@@ -206,13 +213,14 @@ class LiveSource:
         members = self._crew.members
         for member in members:
             member.find(progress)
-        progress("compiling the BPF program")
-        way = self._way = best_way()
-        program = self._program = Program(self._capacity, sessions=way is Way.SESSION)
-        unwinder = Unwinder(program, arch, self._capacity.rules)
+        progress("loading the BPF program")
+        objects, way = self._loading.result()
+        program = self._program = Program(objects)
+        self._way = way
+        unwinder = Unwinder(program, arch, self._loading.capacity.rules)
         stacks = StackBook(program.stacks, unwinder)
         kit = self._kit = Kit(program, attacher(way, program, arch), unwinder, stacks)
-        self._log = EventLog(program, stacks, self._capacity.stacks)
+        self._log = EventLog(program, stacks, self._loading.capacity.stacks)
         if self._log_all:
             self._log.choose_all()
         unwinder.start()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from leaktop.tracer.attach import WAY_VARIABLE
 from leaktop.tracer.image import BPF_SOURCE
+from leaktop.tracer.ways import WAY_VARIABLE
 from tests.live.conftest import Builder, StartTarget, Trace
 from tests.live.harness import TargetProcess, require, run_leaktop
 from tests.live.judge import assert_exact

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaktop.tracer.kernel_types import changed_return, member_offsets
-from leaktop.tracer.loader import KERNEL_TYPES
+from leaktop.tracer.objects import KERNEL_TYPES
 
 INT, POINTER, ARRAY, STRUCT, ENUM, FUNCTION = 1, 2, 3, 4, 6, 13
 WANTED = {"task_struct": "utask"}

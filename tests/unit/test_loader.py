@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from leaktop.tracer import TracerError
 from leaktop.tracer.image import Cache
-from leaktop.tracer.loader import Capacity, Program
+from leaktop.tracer.objects import Capacity, objects_for_calls
 try:
-    Program(Capacity(), sessions=False, cache=Cache(Path(sys.argv[1])))
+    objects_for_calls(Capacity(), sessions=False, cache=Cache(Path(sys.argv[1])))
 except TracerError as error:
     print(error.exit_code)
     print(error)
