@@ -193,6 +193,8 @@ def test_a_huge_page_is_given_back_piece_by_piece(trace_kernel: Trace) -> None:
             memory[at] = 1
         whole = held() - before
         assert whole in (size, size - huge)  # as many as it has aligned
+        # else khugepaged may put the pieces into huge pages of its own, and free these
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
         for at in range(0, size, huge):
             memory.madvise(mmap.MADV_FREE, at, PAGE)  # splits it: base pages from now on
         assert held() - before == whole
