@@ -129,7 +129,7 @@ def be_child(pid: int) -> None:
     from leaktop.model import Filters  # noqa: PLC0415
     from leaktop.tracer.live import LiveSource  # noqa: PLC0415
 
-    source = LiveSource(pid, Filters())
+    source = LiveSource([pid], Filters())
     source.start(lambda step: None)
     print("ready", flush=True)
     sys.stdin.readline()
