@@ -104,14 +104,14 @@ class Attachment:
                 self._configure(program, filters, self._phase)
 
     @property
+    def name(self) -> Target:
+        """The process, without what has to be asked of the kernel."""
+        return Target(self.process.pid, self.process.comm, alive=self.over is None)
+
+    @property
     def target(self) -> Target:
         """The process as it is now."""
-        return Target(
-            pid=self.process.pid,
-            comm=self.process.comm,
-            alive=self.over is None,
-            rss=None if self.over else self.process.resident(),
-        )
+        return replace(self.name, rss=None if self.over else self.process.resident())
 
     def detach(self) -> None:
         """Take the probes off; safe to call twice."""

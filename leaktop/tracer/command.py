@@ -4,34 +4,25 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from leaktop.command import Command, Output, describe_end, open_terminal, shown
 from leaktop.format import clean
-from leaktop.model import (
-    BlockPage,
-    Event,
-    Filters,
-    Frame,
-    Memory,
-    Snapshot,
-    StackDetail,
-    Target,
-    Tracing,
-)
+from leaktop.model import Snapshot, Target
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.held_start import HeldStart
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.process import NO_TARGET
+from leaktop.tracer.relayed import RelayedSource
 
 _LAST_WORDS_S = 0.2
 
 
-class CommandSource:
+class CommandSource(RelayedSource):
     """A Source (see ``leaktop.source``) over a command.
 
     The command is started at once, with the environment as it is, and held at its entry point until
@@ -107,11 +98,6 @@ class CommandSource:
         return self._source.target
 
     @property
-    def tracing(self) -> Tracing:
-        """See Source."""
-        return self._source.tracing
-
-    @property
     def end_descriptor(self) -> int | None:
         """See Source."""
         return self._source.end_descriptor
@@ -135,46 +121,14 @@ class CommandSource:
         status = self.command.status if ended or snapshot.note else None
         return snapshot if status is None else self._with_end(snapshot, status)
 
-    def detail(self, stack_id: int) -> StackDetail:
-        """See Source."""
-        return self._source.detail(stack_id)
-
-    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
-        """See Source."""
-        return self._source.blocks(stack_ids, offset, count)
-
-    def read_block(self, pid: int, address: int, size: int) -> bytes:
-        """See Source."""
-        return self._source.read_block(pid, address, size)
-
-    def log(self, stack_id: int | None) -> None:
-        """See Source."""
-        self._source.log(stack_id)
-
-    def events(self) -> Sequence[Event]:
-        """See Source."""
-        return self._source.events()
-
-    def memory(self) -> Memory:
-        """See Source."""
-        return self._source.memory()
-
-    def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
-        """See Source."""
-        return self._source.resolve(stack_ids, lines=lines)
-
-    def problems(self) -> Mapping[str, str]:
-        """See Source."""
-        return self._source.problems()
-
-    def apply(self, filters: Filters) -> None:
-        """See Source."""
-        self._source.apply(filters)
-
     def close(self) -> None:
         """Detach; a command that runs goes on, one that was never let go is ended."""
         self._source.close()
         self._held.abandon()
+
+    @property
+    def _relayed(self) -> Source:
+        return self._source
 
     def _with_end(self, snapshot: Snapshot, status: int) -> Snapshot:
         def told(target: Target) -> Target:

@@ -3,7 +3,7 @@
 import contextlib
 import select
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from leaktop.model import Filters, Tracing
 from leaktop.perfmap import PerfMap
@@ -91,7 +91,7 @@ class Crew:
         libraries = dict.fromkeys(each for member in alive for each in member.tracing.libraries)
         return Tracing(
             libraries=tuple(libraries),
-            processes=tuple(replace(each.target, rss=None) for each in alive if len(alive) > 1),
+            processes=tuple(each.name for each in alive if len(alive) > 1),
             way="" if way is None else way.value,
         )
 

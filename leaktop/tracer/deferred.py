@@ -5,24 +5,14 @@ The tracer's libraries take longer to import than the screen takes to appear.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leaktop.model import (
-    KERNEL,
-    BlockPage,
-    Event,
-    Filters,
-    Frame,
-    Memory,
-    Snapshot,
-    StackDetail,
-    Target,
-    Tracing,
-)
+from leaktop.model import KERNEL, Frame, Target
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import NO_TARGET, Process
+from leaktop.tracer.relayed import RelayedSource
 
 
-class DeferredSource:
+class DeferredSource(RelayedSource):
     """A Source (see ``leaktop.source``) that is made when it starts, in the thread that starts it.
 
     Raises TracerError at once where there is no such process.
@@ -53,11 +43,6 @@ class DeferredSource:
             return self._processes[0].end_descriptor if self._processes else None
         return self._source.end_descriptor
 
-    @property
-    def tracing(self) -> Tracing:
-        """See Source."""
-        return self._started.tracing
-
     def start(self, progress: Callable[[str], None]) -> None:
         """Make the source and start it."""
         progress("loading the tracer")
@@ -71,34 +56,6 @@ class DeferredSource:
                 )
         self._source.start(progress)
 
-    def snapshot(self) -> Snapshot:
-        """See Source."""
-        return self._started.snapshot()
-
-    def detail(self, stack_id: int) -> StackDetail:
-        """See Source."""
-        return self._started.detail(stack_id)
-
-    def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
-        """See Source."""
-        return self._started.blocks(stack_ids, offset, count)
-
-    def read_block(self, pid: int, address: int, size: int) -> bytes:
-        """See Source."""
-        return self._started.read_block(pid, address, size)
-
-    def log(self, stack_id: int | None) -> None:
-        """See Source."""
-        self._started.log(stack_id)
-
-    def events(self) -> Sequence[Event]:
-        """See Source."""
-        return self._started.events()
-
-    def memory(self) -> Memory:
-        """See Source."""
-        return self._started.memory()
-
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """See Source."""
         return {} if self._source is None else self._source.resolve(stack_ids, lines=lines)
@@ -106,10 +63,6 @@ class DeferredSource:
     def problems(self) -> Mapping[str, str]:
         """See Source."""
         return {} if self._source is None else self._source.problems()
-
-    def apply(self, filters: Filters) -> None:
-        """See Source."""
-        self._started.apply(filters)
 
     def close(self) -> None:
         """See Source."""
@@ -119,7 +72,7 @@ class DeferredSource:
             process.close()
 
     @property
-    def _started(self) -> Source:
+    def _relayed(self) -> Source:
         if self._source is None:
             raise TracerError("tracing has not begun")
         return self._source

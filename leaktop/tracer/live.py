@@ -105,8 +105,8 @@ class LiveSource:
         """Read every stack's counters: O(stacks)."""
         kit, crew = self._running(), self._crew
         program, stacks = kit.program, kit.stacks
-        called = bool(program.stack_stats.entries["allocs"].any())
-        crew.look_after(kit, self._filters, called=called)
+        called = program.stack_count.entries[0] > 0
+        crew.look_after(kit, self._filters, called=bool(called))
         self._learn_what_is_traced()
         used = min(int(program.stack_count.entries[0]), self._loading.capacity.stacks)
         stats = program.stack_stats.entries[: used + 1].copy()
