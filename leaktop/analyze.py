@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from leaktop.model import Frame, Process, ProcessSort, Site, Snapshot, SortKey, Target
+from leaktop.model import Frame, Process, ProcessSort, Site, Snapshot, SortKey, Target, Verdict
 from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [
@@ -43,6 +43,8 @@ class Reading:
     rates: Rates
     growth: Mapping[int, float]
     """Bytes a second, by stack id, for each stack of the snapshot."""
+    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    """By stack id; empty where leaks are not judged."""
 
 
 def ordered(reading: Reading, key: SortKey, *, reverse: bool = False) -> list[Site]:

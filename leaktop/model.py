@@ -103,6 +103,23 @@ class Site:
     cache: str | None = None
     """Name of the kernel's slab cache that its blocks are of; None where there is none, or the
     kernel does not say."""
+    lifetimes: tuple[int, ...] = ()
+    """Frees so far by how long the block had been held: band i from ``LIFETIME_EDGES_S[i]`` on,
+    the last one open. Empty where that is not counted, and in growth mode."""
+
+
+LIFETIME_EDGES_S = (0.0, *(2.0**i * 1e-9 for i in range(20, 43)))
+"""Where the 24 bands of ``Site.lifetimes`` begin: from about a millisecond to an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a stack leaks, as far as its figures so far tell."""
+
+    score: float
+    """0: it does not, 1: it does."""
+    reason: str
+    """What speaks for it or against it, in a few words for people."""
 
 
 @dataclass(frozen=True, slots=True)
