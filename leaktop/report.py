@@ -1,39 +1,31 @@
 """Batch output: text that reads like memleak's, or one JSON object a line."""
 
-import json
 import os
 import select
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import TextIO
 
-from leaktop.analyze import Reading, ordered
-from leaktop.command import Command, describe_end, signal_name
+from leaktop.analyze import ordered
+from leaktop.command import Command, describe_end
 from leaktop.format import clean
 from leaktop.model import (
     EVENTS_MAX,
     LOSSES,
-    UNLIMITED,
     BlockPage,
-    Counters,
     Event,
-    Frame,
-    LiveBlock,
-    Site,
     Snapshot,
     SortKey,
     Target,
     Tracing,
 )
+from leaktop.report_json import event_json, json_line
+from leaktop.report_text import event_text, text
 from leaktop.source import Source
 
-JSON_VERSION = 1
-"""Changes when a field changes its meaning or goes; new fields do not change it."""
 BLOCKS_MAX = 1000
 """Live blocks listed of each stack."""
 _EVENTS_EVERY_S = 0.1
@@ -236,247 +228,3 @@ def _stop_signals(command: Command | None) -> Iterator[_Stop]:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
         stop.close()
-
-
-def event_text(event: Event) -> str:
-    """Return one event as a line of text."""
-    when = datetime.fromtimestamp(event.time_ns // 1000 / 1e6).astimezone()
-    stack = "?" if event.stack_id is None else f"{event.stack_id:016x}"
-    weight = f" x{event.weight}" if event.weight > 1 else ""
-    return (
-        f"[{when:%H:%M:%S.%f}] {event.pid or '?'}/{event.thread} {event.kind} {event.size} bytes "
-        f"at {event.address:#x}{weight} stack {stack}"
-    )
-
-
-def event_json(event: Event) -> str:
-    """Return one event as a JSON object on one line."""
-    document = {
-        "version": JSON_VERSION,
-        "event": str(event.kind),
-        "time": _json_time(event.time_ns, "microseconds"),
-        "pid": event.pid,
-        "thread": event.thread,
-        "address": f"{event.address:#x}",
-        "size": event.size,
-        "weight": event.weight,
-        "stack": None if event.stack_id is None else f"{event.stack_id:016x}",
-    }
-    return json.dumps(document, separators=(",", ":"))
-
-
-def text(
-    reading: Reading,
-    top: Sequence[Site],
-    frames: Mapping[int, Sequence[Frame]],
-    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
-) -> str:
-    """Return one snapshot in memleak's words: a heading, then each stack's sum and frames.
-
-    ``blocks``: live blocks to list, by stack.
-    """
-    snapshot = reading.snapshot
-    when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
-    lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
-    lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
-    names = {each.target.pid: each.target.comm for each in snapshot.processes}
-    for site in top:
-        held = site.counters
-        of = f" of {site.pid} ({clean(names[site.pid])})" if site.pid in names else ""
-        lines.append(f"\t{_figures(snapshot, held)} from stack{of}")
-        if site.cache:
-            lines.append(f"\t\t[of slab cache {clean(site.cache)}]")
-        lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
-        if not site.frames:
-            lines.append("\t\t[no room for its stack: see --max-stacks]")
-        elif site.truncated:
-            lines.append("\t\t[the stack goes on: it was cut here]")
-        if site.stack_id in blocks:
-            lines += _block_lines(blocks[site.stack_id])
-    return "\n".join(lines)
-
-
-def _what(snapshot: Snapshot) -> str:
-    if snapshot.growth is None:
-        return "outstanding allocations"
-    change = snapshot.growth.rss_change
-    resident = "" if change is None else f"; resident memory {change:+} bytes"
-    return f"new pages (growth, not leaks{resident})"
-
-
-def _figures(snapshot: Snapshot, held: Counters) -> str:
-    mark = "~" if snapshot.estimated else ""
-    if snapshot.growth is None:
-        return f"{mark}{held.bytes} bytes in {mark}{held.count} allocations"
-    parts = []
-    if held.count or not held.calls:
-        parts.append(f"{mark}{held.bytes} bytes in {mark}{held.count} new pages")
-    if held.calls:
-        parts.append(f"{mark}{held.calls} calls of brk or mmap")
-    return " and ".join(parts)
-
-
-def _block_lines(page: BlockPage) -> Iterator[str]:
-    for each in page.blocks:
-        weight = f" x{each.weight}" if each.weight > 1 else ""
-        yield (
-            f"\t\taddr = {each.address:x} size = {each.size} age = {each.age_s:.3f}s "
-            f"thread = {each.thread}{weight}"
-        )
-    if page.total > len(page.blocks):
-        yield f"\t\t[{page.total - len(page.blocks)} younger allocations not listed]"
-
-
-def frame_text(frame: Frame) -> str:
-    """Return a frame as memleak prints it, ``main+0x6d [allocs]``, and where in the source."""
-    if frame.symbol is None:
-        name = f"{frame.address:#x}"
-    elif frame.offset is None:
-        name = clean(frame.symbol)
-    else:
-        name = f"{clean(frame.symbol)}+{frame.offset:#x}"
-    module = clean(frame.module or "unknown")
-    parts = [name, module if module.startswith("[") else f"[{module}]"]
-    if frame.file:
-        parts.append(f"({clean(frame.file)}:{frame.line or '?'})")
-    if frame.inlined:
-        parts.append("(inlined)")
-    return " ".join(parts)
-
-
-def json_line(
-    reading: Reading,
-    top: Sequence[Site],
-    frames: Mapping[int, Sequence[Frame]],
-    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
-) -> str:
-    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack."""
-    snapshot, totals = reading.snapshot, reading.snapshot.totals
-    filters, in_pages = snapshot.filters, snapshot.growth is not None
-    document: dict[str, Any] = {
-        "version": JSON_VERSION,
-        "time": _json_time(snapshot.time_ns, "milliseconds"),
-        "elapsed_s": round(snapshot.elapsed_s, 3),
-        "mode": snapshot.mode,
-        "target": _json_target(snapshot.target),
-        "targets": [
-            {**_json_target(each.target), **_json_counters(each.totals), "note": each.note}
-            for each in snapshot.processes
-        ],
-        "filters": {
-            "min_size": filters.min_size,
-            "max_size": None if filters.max_size == UNLIMITED else filters.max_size,
-            "sample_rate": filters.sample_rate,
-            "older_s": filters.older_s,
-        },
-        **_json_growth(snapshot),
-        "totals": _json_counters(totals, in_pages=in_pages),
-        "rates": {
-            "allocs_per_s": round(reading.rates.allocs_per_s, 3),
-            "frees_per_s": None if in_pages else round(reading.rates.frees_per_s, 3),
-            "bytes_per_s": round(reading.rates.bytes_per_s, 3),
-        },
-        **({} if snapshot.system is None else {"system": asdict(snapshot.system)}),
-        "lost": dict(snapshot.lost),
-        "probes_refused": [
-            {
-                "function": _unicode(each.function),
-                "library": _unicode(each.library),
-                "effect": each.effect,
-                "reason": each.reason,
-            }
-            for each in snapshot.refusals
-        ],
-        "stacks": [
-            {
-                **_json_stack(reading, site, frames.get(site.stack_id, site.frames)),
-                **_json_blocks(blocks.get(site.stack_id)),
-            }
-            for site in top
-        ],
-    }
-    return json.dumps(document, separators=(",", ":"))
-
-
-def _json_time(time_ns: int, precision: str) -> str:
-    when = datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC)
-    return when.isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def _json_blocks(page: BlockPage | None) -> dict[str, Any]:
-    # nothing where blocks are not listed
-    if page is None:
-        return {}
-    return {
-        "allocations": [_json_block(each) for each in page.blocks],
-        "allocations_total": page.total,
-    }
-
-
-def _json_block(block: LiveBlock) -> dict[str, Any]:
-    return {
-        "address": f"{block.address:#x}",
-        "size": block.size,
-        "age_s": round(block.age_s, 3),
-        "thread": block.thread,
-        "weight": block.weight,
-    }
-
-
-def _json_target(target: Target) -> dict[str, Any]:
-    return {
-        "pid": target.pid,
-        "comm": _unicode(target.comm),
-        "alive": target.alive,
-        "exit_code": target.exit_code,
-        "signal": target.signal and signal_name(target.signal),
-    }
-
-
-def _json_growth(snapshot: Snapshot) -> dict[str, Any]:
-    if snapshot.growth is None:
-        return {}
-    return {"rss": {"bytes": snapshot.target.rss, "change": snapshot.growth.rss_change}}
-
-
-def _json_counters(counters: Counters, *, in_pages: bool = False) -> dict[str, int | None]:
-    figures: dict[str, int | None] = {
-        "bytes": counters.bytes,
-        "count": counters.count,
-        "allocs": counters.allocs,
-        "frees": None if in_pages else counters.frees,
-    }
-    if in_pages:
-        figures["calls"] = counters.calls
-    return figures
-
-
-def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[str, Any]:
-    return {
-        "id": f"{site.stack_id:016x}",
-        "pid": site.pid,
-        **_json_counters(site.counters, in_pages=reading.snapshot.growth is not None),
-        "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
-        "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
-        "oldest_exact": site.oldest_exact,
-        "estimated": reading.snapshot.estimated,
-        "truncated": site.truncated,
-        **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
-        "frames": [
-            {
-                "address": f"{frame.address:#x}",
-                "symbol": _unicode(frame.symbol),
-                "offset": frame.offset,
-                "module": _unicode(frame.module),
-                "file": _unicode(frame.file),
-                "line": frame.line,
-                "inlined": frame.inlined,
-            }
-            for frame in frames
-        ],
-    }
-
-
-# Bytes that are no UTF-8 reach us as lone surrogates, which strict JSON readers refuse.
-def _unicode(name: str | None) -> str | None:
-    return None if name is None else name.encode("utf-8", "replace").decode("utf-8")

@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from leaktop import cli
+from leaktop.arguments import filters_of, parse
 from leaktop.model import UNLIMITED, Filters, SortKey, Target
 from leaktop.source import SourceError
 from tests.unit.test_report import HOSTILE, UNSAFE, Scripted, site, snapshot
@@ -56,13 +57,13 @@ def run(
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
-    return cli.parse(["-p", "123", *arguments])
+    return parse(["-p", "123", *arguments])
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     """Return what is said on stderr."""
     with pytest.raises(SystemExit) as left:
-        cli.parse(arguments)
+        parse(arguments)
     said = capsys.readouterr()
     assert (left.value.code, said.out) == (USAGE, "")
     lines = said.err.splitlines()
@@ -107,7 +108,7 @@ def test_defaults() -> None:
         "command": None,
         "words": [],
     }
-    assert cli._filters(options) == Filters()
+    assert filters_of(options) == Filters()
 
 
 def test_long_options_are_those_of_the_letters() -> None:
@@ -117,7 +118,7 @@ def test_long_options_are_those_of_the_letters() -> None:
         *("--iterations=3", "--delay=0.5"),
     )
     assert vars(short) == vars(long)
-    assert cli._filters(short) == Filters(4096, 1 << 20, 10, 1.5)
+    assert filters_of(short) == Filters(4096, 1 << 20, 10, 1.5)
     assert (short.iterations, short.delay) == (3, 0.5)
 
 
@@ -177,7 +178,7 @@ def test_a_bare_command_is_pointed_to_the_dashes(capsys: pytest.CaptureFixture[s
     ],
 )
 def test_a_command_is_taken_as_it_is(arguments: list[str], command: list[str]) -> None:
-    options = cli.parse(arguments)
+    options = parse(arguments)
     assert (options.command, options.pid) == (command, None)
 
 

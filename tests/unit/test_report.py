@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaktop import report
 from leaktop.analyze import Reading, ordered
 from leaktop.history import History
 from leaktop.model import (
@@ -43,17 +42,9 @@ from leaktop.model import (
     TracedLibrary,
     Tracing,
 )
-from leaktop.report import (
-    BLOCKS_MAX,
-    BatchOptions,
-    event_json,
-    event_text,
-    frame_text,
-    json_line,
-    ready_line,
-    run_batch,
-    text,
-)
+from leaktop.report import BLOCKS_MAX, BatchOptions, ready_line, run_batch
+from leaktop.report_json import JSON_VERSION, event_json, json_line
+from leaktop.report_text import event_text, frame_text, text
 from leaktop.source import SourceError
 
 HOSTILE = "a\x1b[2J\nb\u202e[red]\x00\x9b\udcff"
@@ -694,7 +685,7 @@ def test_a_source_that_cannot_start_says_nothing_and_is_closed(
 
 
 def test_json_version_is_the_one_that_scripts_know() -> None:
-    assert report.JSON_VERSION == 1
+    assert JSON_VERSION == 1
 
 
 def test_growth_mode_says_that_it_is_growth() -> None:
