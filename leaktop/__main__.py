@@ -1,11 +1,16 @@
 """Entry point of ``python -m leaktop`` and of the ``leaktop`` command."""
 
 import contextlib
+import gc
 import os
 import sys
 from typing import NoReturn
 
-from leaktop import cli
+# A tick makes some objects for each of thousands of stacks, and lets the last one's go; by default
+# Python would look through all that there is for cycles each time, and does so during imports, too.
+gc.set_threshold(50_000)
+
+from leaktop import cli  # noqa: E402
 
 
 def main() -> NoReturn:

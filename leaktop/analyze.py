@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 
 from leaktop.model import Frame, Process, ProcessSort, Site, Snapshot, SortKey, Target, Verdict
 from leaktop.plumbing import frame_that_matters, is_plumbing
@@ -74,16 +75,9 @@ def ordered(reading: Reading, key: SortKey, *, reverse: bool = False) -> list[Si
     return sorted(by_id, key=value, reverse=not reverse)
 
 
-def _stack_id(site: Site) -> int:
-    return site.stack_id
-
-
-def _bytes(site: Site) -> int:
-    return site.counters.bytes
-
-
-def _count(site: Site) -> int:
-    return site.counters.count
+_stack_id = attrgetter("stack_id")
+_bytes = attrgetter("counters.bytes")
+_count = attrgetter("counters.count")
 
 
 def haystack(

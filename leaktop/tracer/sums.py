@@ -1,7 +1,6 @@
 """The rows of a snapshot: what each stack holds, from the kernel's counters."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +11,8 @@ from leaktop.tracer.loader import Accounting, Loaded
 from leaktop.tracer.stacks import Stack
 
 _NS = 1e-9
+_NOTHING = Held(0, 0, 0)
+_COUNTED = ("bytes", "allocs", "frees", "oldest_ns", "oldest_freed")
 
 
 class Book(Protocol):
@@ -27,24 +28,18 @@ class Book(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Sum:
-    """What a stack did under one of its ids, or under all of them."""
+_Row = tuple[int, int, int, int, int, int]
+"""What a stack did under one of its ids, or under all of them: bytes, blocks, allocations, frees,
+birth of the oldest block, and whether that is only a bound. A tuple, each tick has thousands."""
 
-    bytes: int
-    count: int
-    allocs: int
-    frees: int
-    oldest_ns: int
-    oldest_exact: bool
 
-    def add(self, other: "_Sum") -> None:
-        if other.count > 0 and (self.count <= 0 or other.oldest_ns < self.oldest_ns):
-            self.oldest_ns, self.oldest_exact = other.oldest_ns, other.oldest_exact
-        self.bytes += other.bytes
-        self.count += other.count
-        self.allocs += other.allocs
-        self.frees += other.frees
+def _plus(one: _Row, other: _Row) -> _Row:
+    size, count, allocs, frees, oldest_ns, oldest_freed = one
+    more_size, more_count, more_allocs, more_frees, birth_ns, freed = other
+    if more_count > 0 and (count <= 0 or birth_ns < oldest_ns):
+        oldest_ns, oldest_freed = birth_ns, freed
+    sums = size + more_size, count + more_count, allocs + more_allocs, frees + more_frees
+    return *sums, oldest_ns, oldest_freed
 
 
 def sites_of(
@@ -59,37 +54,29 @@ def sites_of(
     ``counts`` has the fields of ``struct stack_stats`` by stack id; ``held``, where only blocks of
     some age count, their sums. Times are CLOCK_MONOTONIC. ``pids``: of the processes, by slot.
     """
-    sums: dict[int, _Sum] = {}
+    sums: dict[int, _Row] = {}
     for stack_id, (size, allocs, frees, oldest_ns, oldest_freed) in counts.items():
-        one = _Sum(size, allocs - frees, allocs, frees, oldest_ns, not oldest_freed)
+        row = size, allocs - frees, allocs, frees, oldest_ns, oldest_freed
         if held is not None:
-            old = held.get(stack_id, Held(0, 0, 0))
-            one.bytes, one.count, one.oldest_ns, one.oldest_exact = (
-                old.bytes,
-                old.count,
-                old.birth_ns,
-                True,
-            )
+            old = held.get(stack_id, _NOTHING)
+            row = old.bytes, old.count, allocs, frees, old.birth_ns, 0
         whole = stacks.whole(stack_id)
-        if whole in sums:
-            sums[whole].add(one)
-        else:
-            sums[whole] = one
+        sums[whole] = _plus(sums[whole], row) if whole in sums else row
     known = stacks.known
     return tuple(
         Site(
             stack_id=stack_id,
-            counters=Counters(each.bytes, each.count, each.allocs, each.frees),
-            frames=known[stack_id].frames,
-            oldest_s=max(0.0, (now_ns - each.oldest_ns) * _NS),
-            oldest_exact=each.oldest_exact,
-            truncated=known[stack_id].truncated,
-            pid=pids.get(known[stack_id].slot),
-            cache=known[stack_id].cache,
+            counters=Counters(size, count, allocs, frees),
+            frames=stack.frames,
+            oldest_s=max(0.0, (now_ns - oldest_ns) * _NS),
+            oldest_exact=not oldest_freed,
+            truncated=stack.truncated,
+            pid=pids.get(stack.slot),
+            cache=stack.cache,
         )
-        for stack_id, each in sums.items()
+        for stack_id, (size, count, allocs, frees, oldest_ns, oldest_freed) in sums.items()
         # counters are read while the program runs: a block may be in one of them only
-        if each.count > 0 and each.bytes >= 0 and stack_id in known
+        if count > 0 and size >= 0 and (stack := known.get(stack_id)) is not None
     )
 
 
@@ -98,11 +85,12 @@ def by_id(ids: Sequence[int], stats: np.ndarray[Any, Any]) -> dict[int, tuple[in
 
     A number that two threads raced for has never counted, and its id counts under another.
     """
-    return {
-        stack_id: each
-        for stack_id, (*each, _, _) in zip(ids, stats.tolist(), strict=False)
-        if each[1]
-    }
+    numbers = np.flatnonzero(stats["allocs"][: len(ids)])
+    # by column: one list for each field, not an object for each entry
+    columns = (stats[field][numbers].tolist() for field in _COUNTED)
+    return dict(
+        zip((ids[number] for number in numbers.tolist()), zip(*columns, strict=True), strict=True)
+    )
 
 
 def held_before(program: Accounting, ids: Sequence[int], born_before_ns: int) -> Mapping[int, Held]:
