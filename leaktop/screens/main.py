@@ -19,7 +19,8 @@ from leaktop.widgets.frames import FramesView, no_stack
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.output_pane import OutputPane
 from leaktop.widgets.rows import RowsView
-from leaktop.widgets.site_table import Rows, SiteTable
+from leaktop.widgets.site_columns import Rows
+from leaktop.widgets.site_table import SiteTable
 from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
 
 _HINTS = (

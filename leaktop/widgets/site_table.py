@@ -1,7 +1,6 @@
 """The table of stacks: drawn line by line, so its cost is what is visible, not what there is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 from rich.cells import cell_len
@@ -11,58 +10,17 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import frame_that_matters, is_plumbing
-from leaktop.model import Frame, Site, SortKey, Target
+from leaktop.model import Frame, Site, SortKey
 from leaktop.names import short_name
 from leaktop.widgets.columns import Column, column_at, put_titles
 from leaktop.widgets.frames import module_text, no_stack
 from leaktop.widgets.lines import LineBuilder
 from leaktop.widgets.rows import KeyedRowsView
-
-WIDE = 120
-"""Cells from which the table shows more columns."""
+from leaktop.widgets.site_columns import WIDE, Rows, SiteColumn, chosen
 
 _CALLERS = 6
 _CACHE_CELLS = 24
-
-
-_COLUMNS = (
-    Column("BYTES", 8, SortKey.BYTES),
-    Column("BLOCKS", 8, SortKey.COUNT),
-    Column("GROWTH/s", 10, SortKey.GROWTH),
-    Column("OLDEST", 9, SortKey.AGE),
-)
-_WIDE_COLUMNS = (*_COLUMNS, Column("ALLOCS", 9), Column("FREES", 9))
-_PAGES = (
-    Column("BYTES", 8, SortKey.BYTES),
-    Column("PAGES", 8, SortKey.COUNT),
-    Column("GROWTH/s", 10, SortKey.GROWTH),
-    Column("CALLS", 9),
-)
-_WIDE_PAGES = (*_PAGES, Column("FAULTS", 9))
-_PROCESS = Column("PID", 9)
-_WIDE_PROCESS = Column("PROCESS", 26)
-_COMM = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What the table shows."""
-
-    sites: Sequence[Site] = ()
-    growth: Mapping[int, float] = field(default_factory=dict)
-    """Of every stack there is, also of those that a filter hides."""
-    names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
-    sort: SortKey = SortKey.BYTES
-    reverse: bool = False
-    innermost: bool = False
-    """WHERE shows the innermost frame rather than the one that matters."""
-    estimated: bool = False
-    pages: bool = False
-    """They are of growth mode: new pages, not blocks."""
-    processes: Mapping[int, Target] = field(default_factory=dict)
-    """By PID, where there are several: then each row says whose it is."""
-    empty: str = ""
-    """What to say where there are no sites."""
+_CALLERS_LEAST = 36  # cells for WHERE and CALLED FROM together
 
 
 class SiteTable(KeyedRowsView):
@@ -78,6 +36,7 @@ class SiteTable(KeyedRowsView):
     def __init__(self) -> None:
         super().__init__()
         self._rows = Rows()
+        self._columns: tuple[SiteColumn, ...] = ()
 
     @property
     def selected(self) -> Site | None:
@@ -95,6 +54,7 @@ class SiteTable(KeyedRowsView):
         One that is only filtered out lends it, and has it back when it is shown again.
         """
         self._rows = rows
+        self._choose_columns()
         self.follow([site.stack_id for site in rows.sites], rows.growth)
 
     def show_names(self, names: Mapping[int, tuple[Frame, ...]]) -> None:
@@ -102,68 +62,53 @@ class SiteTable(KeyedRowsView):
         if any(site.stack_id in names for site in self.visible_sites):
             self.repaint()
 
-    @property
-    def _columns(self) -> tuple[Column, ...]:
-        wide = self.size.width >= WIDE
-        if self._rows.pages:
-            return _WIDE_PAGES if wide else _PAGES
-        columns = _WIDE_COLUMNS if wide else _COLUMNS
-        if self._rows.processes:
-            return (*columns, _WIDE_PROCESS if wide else _PROCESS)
-        return columns
+    def on_resize(self) -> None:
+        """Show the columns that there is room for."""
+        self._choose_columns()
+        super().on_resize()
+
+    def _choose_columns(self) -> None:
+        self._columns = chosen(self._rows, self.size.width)
 
     def heading(self) -> Strip:
         """Draw the titles; the sort column carries an arrow."""
         line = self.builder(self.style("heading"))
         line.put(" ")
-        put_titles(line, self._columns, self._rows.sort, rising=self._rows.reverse)
+        put_titles(line, self._titles, self._rows.sort, rising=self._rows.reverse)
         position = self.position
         where = "WHERE: innermost frame" if self._rows.innermost else "WHERE"
         line.put("   ").cell(where, self._where_width(line, len(position)))
-        if self.size.width >= WIDE:
+        if self._with_callers:
             line.cell("CALLED FROM", line.left - len(position) - 1)
         return line.put(position).strip()
 
     def heading_clicked(self, x: int) -> None:
         """Ask for the order by the column at ``x``."""
-        column = column_at(self._columns, x)
+        column = column_at(self._titles, x)
         if column is not None and isinstance(column.key, SortKey):
             self.post_message(self.SortClicked(column.key))
 
     def row(self, index: int, *, selected: bool) -> Strip:
         """Draw one stack."""
-        site, mark = self._rows.sites[index], self._rows.estimated
-        counters = site.counters
+        site = self._rows.sites[index]
         line = self.builder(self.style("cursor") if selected else None)
         line.put("▸" if selected else " ")
-        figures = [
-            fmt.format_bytes(counters.bytes, estimated=mark),
-            fmt.format_count(counters.count, estimated=mark),
-            fmt.format_growth(self._rows.growth.get(site.stack_id, 0.0), estimated=mark),
-        ]
-        if self._rows.pages:
-            figures.append(fmt.format_count(counters.calls, estimated=mark))
-        else:
-            figures.append(fmt.format_age(site.oldest_s, exact=site.oldest_exact))
-        figures += [
-            fmt.format_count(counters.allocs, estimated=mark),
-            fmt.format_count(counters.frees, estimated=mark),
-        ]
-        if self._rows.processes:
-            figures = [*figures[: len(self._columns) - 1], self._process(site)]
-        for column, text in zip(self._columns, figures, strict=False):
-            line.cell(text, column.width, right=True)
+        for each in self._columns:
+            line.cell(each.figure(self._rows, site), each.column.width, right=True)
         self._put_names(line, site, plain=selected)
         return line.strip()
 
-    def _process(self, site: Site) -> str:
-        target = self._rows.processes.get(site.pid or 0)
-        if target is None:
-            return "-"
-        mark = "" if target.alive else "†"
-        if self.size.width < WIDE:
-            return f"{mark}{target.pid}"
-        return f"{fmt.clean(target.comm, _COMM)} {mark}{target.pid}"
+    @property
+    def _titles(self) -> list[Column]:
+        return [each.column for each in self._columns]
+
+    @property
+    def _room(self) -> int:  # what the columns leave
+        return self.size.width - 1 - sum(each.column.width for each in self._columns) - 3
+
+    @property
+    def _with_callers(self) -> bool:
+        return self.size.width >= WIDE and self._room >= _CALLERS_LEAST
 
     # On the cursor's own background the colours of the other text may not be readable.
     def _put_names(self, line: LineBuilder, site: Site, *, plain: bool) -> None:
@@ -177,16 +122,15 @@ class SiteTable(KeyedRowsView):
         raw = self._rows.innermost
         frame = frames[0] if raw else frame_that_matters(frames)
         _put_frame(line, frame, self._where_width(line, 0), dim, site.cache)
-        if self.size.width >= WIDE:
+        if self._with_callers:
             at = next(i for i, other in enumerate(frames) if other is frame)
             callers = (f for f in frames[at + 1 :] if raw or not is_plumbing(f.symbol or ""))
             names = [_name(caller, 0) for caller in islice(callers, _CALLERS)]
             line.put(" ".join(f"← {name}" for name in names), dim)
 
     def _where_width(self, line: LineBuilder, kept: int) -> int:
-        if self.size.width >= WIDE:
-            used = 1 + sum(column.width for column in self._columns) + 3
-            return (self.size.width - used) * 45 // 100
+        if self._with_callers:
+            return self._room * 45 // 100
         return line.left - kept
 
     def empty_line(self, y: int) -> Strip:
