@@ -123,6 +123,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeMapping:
+    """Code that a process has mapped: where it lies, and of which file."""
+
+    pid: int
+    """0 of the kernel."""
+    start: int
+    """Address of its first byte."""
+    end: int
+    """Address behind its last byte."""
+    offset: int
+    """Of its first byte in the file."""
+    path: str
+    """As the target sees it, or a pseudo name such as ``[vdso]``; empty where there is no file."""
+    build_id: str | None = None
+    """NT_GNU_BUILD_ID in hexadecimal; None where there is none, or it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class TracedFunction:
     """One function of an allocator's interface, and where its probe is."""
 

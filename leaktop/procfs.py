@@ -4,6 +4,7 @@ Formats: proc(5). The text describes another process, so names in it are hostile
 they are here, and escaped where they are shown.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -159,3 +160,24 @@ def parse_meminfo(text: str) -> dict[str, int]:
         if number.isascii() and number.isdecimal() and unit == "kB":
             sizes[name] = int(number[:20]) * 1024
     return sizes
+
+
+_NOTE = struct.Struct("=3I")
+_NT_GNU_BUILD_ID = 3  # glibc's elf.h
+
+
+def parse_build_id(notes: bytes) -> str | None:
+    """Return the GNU build id in hexadecimal from ELF notes such as /sys/kernel/notes; or None.
+
+    A note: sizes of name and descriptor, type, then both, each padded to 4 bytes (elf(5)).
+    """
+    at = 0
+    while at + _NOTE.size <= len(notes):
+        name_size, size, kind = _NOTE.unpack_from(notes, at)
+        name_at = at + _NOTE.size
+        begin = name_at + (name_size + 3 & ~3)
+        if kind == _NT_GNU_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
+            found = notes[begin : begin + size]
+            return found.hex() if 0 < size == len(found) else None
+        at = begin + (size + 3 & ~3)
+    return None

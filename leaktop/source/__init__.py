@@ -5,6 +5,7 @@ from typing import Protocol
 
 from leaktop.model import (
     BlockPage,
+    CodeMapping,
     Event,
     Filters,
     Frame,
@@ -110,6 +111,13 @@ class Source(Protocol):
 
         Also why a perf map is not used, by its path. Any thread may call, but may have to wait for
         names being looked up. Never raises.
+        """
+        ...
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """Return the code that frames of the last snapshot's stacks may lie in, by PID and address.
+
+        None before ``start`` and after ``close``. Never raises.
         """
         ...
 

@@ -5,7 +5,7 @@ The tracer's libraries take longer to import than the screen takes to appear.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leaktop.model import KERNEL, Frame, Target
+from leaktop.model import KERNEL, CodeMapping, Frame, Target
 from leaktop.source import Source
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import NO_TARGET, Process
@@ -63,6 +63,10 @@ class DeferredSource(RelayedSource):
     def problems(self) -> Mapping[str, str]:
         """See Source."""
         return {} if self._source is None else self._source.problems()
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """See Source."""
+        return () if self._source is None else self._source.mappings()
 
     def close(self) -> None:
         """See Source."""

@@ -6,13 +6,14 @@ back has no stack: only the resident memory of the process shows it.
 
 import mmap
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from leaktop.model import (
     LOSSES,
+    CodeMapping,
     Counters,
     Filters,
     Frame,
@@ -140,6 +141,10 @@ class GrowthSource(WithoutBlocks):
         if self._unwinder is not None and self._unwinder.problem is not None:
             problems["stacks"] = self._unwinder.problem
         return problems
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """Return the code of the process, as it was when leaktop last looked."""
+        return self._process.code_mappings()
 
     def memory(self) -> Memory:
         """Ask the kernel what this process and the program's maps take."""

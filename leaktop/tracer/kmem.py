@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from leaktop.kallsyms import KernelSymbols
 from leaktop.model import (
     KERNEL,
     LOSSES,
+    CodeMapping,
     Filters,
     Frame,
     Memory,
@@ -43,6 +45,7 @@ from leaktop.tracer.walk import stack_id as id_of
 
 _NS = 1e-9
 _MEMINFO = Path("/proc/meminfo")
+_NOTES = Path("/sys/kernel/notes")  # ELF notes of vmlinux (kernel/ksysfs.c)
 
 _PAGE_TAKERS = (
     rb"(?:new|allocate)_slab|alloc_slab_page|_*slab_alloc|refill_objects"  # mm/slub.c
@@ -241,6 +244,18 @@ class KernelSource(WithoutBlocks):
     def problems(self) -> Mapping[str, str]:
         """Return why the kernel's functions have no names."""
         return self._symbolizer.problems()
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """Return the kernel's own code as one mapping; none of modules, or where it is hidden."""
+        if self._program is None:
+            return ()
+        ends = self._symbols.ranges(re.compile(b"_stext|_etext"))
+        if not ends:
+            return ()
+        build_id = None
+        with suppress(OSError):
+            build_id = procfs.parse_build_id(_NOTES.read_bytes())
+        return (CodeMapping(0, ends[0][0], ends[-1][0], 0, KERNEL_MODULE, build_id),)
 
     def apply(self, filters: Filters) -> None:
         """Change the filters by one map write; blocks already held are not touched."""

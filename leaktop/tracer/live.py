@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from leaktop.model import (
     BLOCK_BYTES_MAX,
     BlockPage,
+    CodeMapping,
     Event,
     Filters,
     Frame,
@@ -183,6 +184,11 @@ class LiveSource:
         if self._kit is not None and self._kit.unwinder.problem is not None:
             problems["stacks"] = self._kit.unwinder.problem
         return problems
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """Return the code of every process that is shown, as it was when leaktop last looked."""
+        members = sorted(self._crew.members, key=lambda member: member.process.pid)
+        return [each for member in members for each in member.process.code_mappings()]
 
     def apply(self, filters: Filters) -> None:
         """Change the filters by one map write a process; blocks already held are not touched."""

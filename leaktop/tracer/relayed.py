@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from leaktop.model import (
     BlockPage,
+    CodeMapping,
     Event,
     Filters,
     Frame,
@@ -64,6 +65,10 @@ class RelayedSource(ABC):
     def problems(self) -> Mapping[str, str]:
         """See Source."""
         return self._relayed.problems()
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        """See Source."""
+        return self._relayed.mappings()
 
     def apply(self, filters: Filters) -> None:
         """See Source."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from leaktop import procfs
 from leaktop.elf import FileOffset
+from leaktop.model import CodeMapping
 from leaktop.modules import Location, Module, open_module
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import Process
@@ -107,6 +108,19 @@ class TargetProcess(Process):
             if mapping.executable and mapping.file_backed and identity not in seen:
                 seen.add(identity)
                 yield mapping, self._module(mapping)
+
+    def code_mappings(self) -> list[CodeMapping]:
+        """Return all mappings that hold code, in order of address, with their files' build ids."""
+        found = []
+        for each in self._mapped.mappings:
+            if each.executable:
+                module = self._module(each) if each.path else None
+                path = module.path if module else ""
+                build_id = module.build_id if module else None
+                found.append(
+                    CodeMapping(self.pid, each.start, each.end, each.file_offset, path, build_id)
+                )
+        return found
 
     def is_program(self, mapping: procfs.Mapping) -> bool:
         """Whether a mapping is of the program's own file, rather than of a library."""

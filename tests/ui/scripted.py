@@ -7,6 +7,7 @@ from dataclasses import replace
 from leaktop.model import (
     EVENTS_MAX,
     BlockPage,
+    CodeMapping,
     Counters,
     Event,
     EventKind,
@@ -76,6 +77,12 @@ JEMALLOC = TracedLibrary("libjemalloc.so.2", (TracedFunction("malloc", 4, "push 
 MEMORY = Memory(97 << 20, {"block_sets": 64 << 20, "stacks": 17 << 20, "config": 352})
 
 
+MAPPED = (
+    CodeMapping(4242, 0x5603282B1000, 0x5603282B5000, 0x1000, "/usr/bin/leaky", "c0ffee" * 6),
+    CodeMapping(4242, 0x7F12A0B00000, 0x7F12A0C00000, 0x26000, "/usr/lib/libunknown.so.1"),
+)
+
+
 class ScriptedSource:
     """Plays ``snapshots`` one a tick and stays at the last."""
 
@@ -100,6 +107,7 @@ class ScriptedSource:
         self.held: dict[int, Sequence[LiveBlock]] = {}
         self.content: dict[int, bytes] = {}
         self.happened: list[Event] = []
+        self.mapped: list[CodeMapping] = list(MAPPED)
         self.pages_read: list[tuple[int, int, int]] = []
         self.logged: list[int | None] = []
         self.asked_for_memory = 0
@@ -178,6 +186,10 @@ class ScriptedSource:
     def problems(self) -> Mapping[str, str]:
         self._enter("problems")
         return dict(self.unnamed)
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        self._enter("mappings")
+        return self.mapped
 
     def apply(self, filters: Filters) -> None:
         self._enter("apply")

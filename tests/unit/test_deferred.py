@@ -31,6 +31,7 @@ def test_nothing_is_made_before_it_starts() -> None:
     assert source.end_descriptor is not None
     assert source.resolve([1], lines=False) == {}
     assert source.problems() == {}
+    assert source.mappings() == ()
     for early in (source.snapshot, lambda: source.detail(1), lambda: source.apply(Filters())):
         with pytest.raises(SourceError, match="not begun"):
             early()

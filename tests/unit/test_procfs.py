@@ -1,6 +1,7 @@
 """Parsers of /proc: the kernel's own text, names made to confuse, and anything at all."""
 
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from leaktop.procfs import (
     Mapping,
     Stat,
+    parse_build_id,
     parse_command,
     parse_effective_uid,
     parse_maps,
@@ -152,3 +154,28 @@ def test_commands_of_anything(text: str) -> None:
     assert folder == "" or (folder[0] == folder[-1] == "/")
     assert "\0" not in folder + command
     parse_meminfo(text)
+
+
+def note(name: bytes, kind: int, descriptor: bytes) -> bytes:
+    def padded(data: bytes) -> bytes:
+        return data.ljust(len(data) + 3 & ~3, b"\0")
+
+    sizes = struct.pack("=3I", len(name), len(descriptor), kind)
+    return sizes + padded(name) + padded(descriptor)
+
+
+def test_the_build_id_is_found_among_other_notes() -> None:
+    others = note(b"Xen\0", 3, b"none") + note(b"GNU\0", 1, b"12345")
+    assert parse_build_id(others + note(b"GNU\0", 3, bytes(range(20)))) == bytes(range(20)).hex()
+    assert parse_build_id(others) is None
+    assert parse_build_id(others + note(b"GNU\0", 3, bytes(20))[:-1]) is None
+
+
+def test_the_kernels_own_build_id() -> None:
+    found = parse_build_id(Path("/sys/kernel/notes").read_bytes())
+    assert found is None or len(found) >= 16
+
+
+@given(st.binary(max_size=200))
+def test_no_notes_are_too_strange(notes: bytes) -> None:
+    parse_build_id(notes)

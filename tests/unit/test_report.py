@@ -22,6 +22,7 @@ from leaktop.model import (
     KERNEL,
     LOSSES,
     BlockPage,
+    CodeMapping,
     Counters,
     Event,
     EventKind,
@@ -145,6 +146,9 @@ class Scripted:
 
     def problems(self) -> Mapping[str, str]:
         return {}
+
+    def mappings(self) -> Sequence[CodeMapping]:
+        return ()
 
     def apply(self, filters: Filters) -> None:
         raise AssertionError(f"batch output changes no filter, but did to {filters}")

@@ -322,3 +322,24 @@ def test_close_twice_lets_go_of_every_file() -> None:
     target.close()
     gc.collect()  # readers of ELF files hold each other
     assert open_files() == before
+
+
+def test_code_mappings_say_where_each_files_code_lies(
+    sleeper: "subprocess.Popen[bytes]", hold: Hold
+) -> None:
+    target = hold(sleeper.pid)
+    assert target.code_mappings() == []
+    target.refresh()
+    found = target.code_mappings()
+    assert [each.start for each in found] == sorted(each.start for each in found)
+    program = shutil.which("sleep")
+    assert program is not None
+    path = os.path.realpath(program)
+    (own,) = [each for each in found if each.path == path]
+    notes = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True)
+    assert own.build_id is not None
+    assert own.build_id in notes.stdout
+    (mapping,) = [each for each in target.mappings if each.start == own.start]
+    assert (own.pid, own.end, own.offset) == (sleeper.pid, mapping.end, mapping.file_offset)
+    (vdso,) = [each for each in found if each.path == "[vdso]"]
+    assert vdso.build_id
