@@ -1,5 +1,6 @@
 """Targets, built once, and leaktop on them; whatever a test leaves running is ended."""
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ Builder = Callable[[str], Path]
 StartTarget = Callable[..., TargetProcess]
 StartLeaktop = Callable[..., Leaktop]
 Trace = Callable[..., Leaktop]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hangup_as_usual() -> None:
+    """Let a hangup end what the tests start, also where it does not end the tests (nohup)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
