@@ -1,7 +1,6 @@
 """Batch output: text that reads like memleak's, or one JSON object a line."""
 
 import os
-import select
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TextIO
 
 from leaktop.analyze import ordered
 from leaktop.command import Command, describe_end
+from leaktop.descriptors import wait_readable
 from leaktop.format import clean
 from leaktop.model import (
     EVENTS_MAX,
@@ -196,7 +196,7 @@ class _Stop:
     def wait(self, seconds: float | None, other: int | None) -> bool:
         # or until another descriptor is readable; returns whether either was
         watched = [self._reader] if other is None else [self._reader, other]
-        return bool(select.select(watched, [], [], seconds)[0])
+        return wait_readable(watched, seconds)
 
     def close(self) -> None:
         os.close(self._reader)

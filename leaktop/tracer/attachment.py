@@ -94,7 +94,7 @@ class Attachment:
             return
         self.over = self.process.why_over()
         if self.over is not None:
-            self._attached.close()
+            self._attached.let_go()
             return
         self._attach_to_new_code(program, filters, attacher)
         if not self._trampoline and called:

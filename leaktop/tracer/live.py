@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from leaktop.descriptors import make_room
 from leaktop.model import (
     BLOCK_BYTES_MAX,
     BlockPage,
@@ -63,6 +64,7 @@ class LiveSource:
         ``finder`` looks for more processes at every tick; ``log_all``: log every stack.
         """
         self._filters = filters
+        make_room()
         self._loading = loading or Loading(Capacity())
         self._symbolizer = Symbolizer()
         self._crew = Crew(choice or Choice(), finder or Finders(), self._symbolizer)
