@@ -18,7 +18,7 @@ from leaktop.collector import Collector
 from leaktop.format import clean
 from leaktop.model import Filters, Frame, Memory, Site, Tracing
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import Facts, HelpScreen
+from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.source import Source
@@ -39,14 +39,17 @@ class Session:
         delay_s: float,
         post: Callable[[Message], object],
         screens: Callable[[], Sequence[Screen[Any]]],
+        *,
+        settings: Settings = NO_SETTINGS,
     ) -> None:
         """``screens`` returns what is on the screen, the one on top last."""
         self.collector = Collector(source, post, delay_s)
-        self.status = Status(source.target, filters)
+        self.status = Status(source.target, filters, notice=settings.notice)
         self.latest: say.SnapshotReady | None = None
         self.names: dict[int, tuple[Frame, ...]] = {}
         self.shown = 0
         """How many snapshots were shown."""
+        self._settings = settings
         self._screens = screens
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
@@ -65,7 +68,14 @@ class Session:
         """What the help says of it."""
         reading = self.status.reading
         lost = reading.snapshot.lost if reading is not None else {}
-        return Facts(self.status.target, self._tracing, self._memory, self._problems, lost)
+        return Facts(
+            self.status.target,
+            self._tracing,
+            self._memory,
+            self._problems,
+            lost,
+            self._settings,
+        )
 
     @singledispatchmethod
     def take(self, message: say.Said) -> None:
@@ -168,6 +178,10 @@ class Session:
             return
         self._change(filters=filters, refused="")
         self.collector.apply(filters)
+
+    def tell(self, notice: str) -> None:
+        """Show a line that stays until another one takes its place; an empty one ends it."""
+        self._change(notice=clean(notice))
 
     def pause(self) -> None:
         """Freeze what is shown, or let it go on."""

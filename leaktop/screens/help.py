@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -74,6 +75,25 @@ Sections = Sequence[tuple[str, Sequence[tuple[str, str]]]]
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user's configuration is."""
+
+    path: Path | None = None
+    problems: Sequence[str] = ()
+
+    @property
+    def notice(self) -> str:
+        """What is wrong with it, in a line; empty where nothing is."""
+        if not self.problems:
+            return ""
+        more = f" (and {len(self.problems) - 1} more: see ?)" if len(self.problems) > 1 else ""
+        return fmt.clean(f"config.toml: {self.problems[0]}{more}")
+
+
+NO_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the help says of this run."""
 
@@ -85,6 +105,7 @@ class Facts:
     problems: Mapping[str, str]
     """Why modules have no names or lines."""
     lost: Mapping[str, int]
+    settings: Settings = NO_SETTINGS
 
 
 class TextView(RowsView):
@@ -161,6 +182,7 @@ class HelpText(TextView):
         yield from _unnamed(self._facts.problems, width)
         yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
         yield from _probes(self._facts.tracing, width)
+        yield from _configuration(self._facts.settings, width)
         yield from _memory(self._facts.memory, width)
         yield from _losses(self._facts.lost, width)
 
@@ -273,6 +295,19 @@ def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[Line]:
         yield "title", "WITHOUT NAMES OR LINES", ""
     for name in sorted(problems):
         yield from _wrapped(f"{fmt.clean(name)}: {problems[name]}", width)
+
+
+def _configuration(settings: Settings, width: int) -> Iterator[Line]:
+    if settings.path is None:
+        return
+    yield "dim", "", ""
+    yield "title", "CONFIGURATION", ""
+    yield from _wrapped(
+        f"{settings.path}: sort, columns, theme and delay, where the command line says nothing.",
+        width,
+    )
+    for problem in settings.problems:
+        yield from _wrapped(f"! {problem}", width, indent=2, style="warn")
 
 
 def sections(parts: Sections, width: int) -> Iterator[Line]:

@@ -97,11 +97,12 @@ class MainScreen(LiveScreen):
         command: Command | None = None,
         *,
         picked: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         """Show ``status``.
 
         ``command``: the target, where leaktop started it; its output can be shown. Where the target
-        was ``picked``, Esc leads back to the picker.
+        was ``picked``, Esc leads back to the picker. ``columns``: names of those wanted, in order.
         """
         super().__init__()
         self._back = (("Esc", "processes"),) if picked else ()
@@ -117,7 +118,7 @@ class MainScreen(LiveScreen):
         self._bar = StatusBar()
         self._line = FilterLine()
         self._filters = FilterBar(self._line)
-        self.table = SiteTable()
+        self.table = SiteTable(columns)
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
         self._output = OutputPane(command) if command and command.output else None

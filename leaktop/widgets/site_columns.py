@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from leaktop import format as fmt
+from leaktop.config import unknown
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
 
@@ -138,6 +139,13 @@ COLUMNS = (
     SiteColumn("process", Column("PROCESS", 26), _process, _of_several, Room.WIDE),
 )
 """All columns, in the order in which they are shown unless another is asked for."""
+
+
+def problems(wanted: Sequence[str]) -> list[str]:
+    """Return which of the ``wanted`` columns do not exist, a line each."""
+    names = list(dict.fromkeys(each.name for each in COLUMNS))
+    strange = (name for name in wanted if name not in names)
+    return [f"columns: '{fmt.clean(name, 40)}': {unknown(name, names)}" for name in strange]
 
 
 def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColumn, ...]:

@@ -33,8 +33,10 @@ class SiteTable(KeyedRowsView):
             super().__init__()
             self.key = key
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Sequence[str] = ()) -> None:
+        """``wanted``: names of columns, in order; without them the usual ones."""
         super().__init__()
+        self._wanted = wanted
         self._rows = Rows()
         self._columns: tuple[SiteColumn, ...] = ()
 
@@ -68,7 +70,7 @@ class SiteTable(KeyedRowsView):
         super().on_resize()
 
     def _choose_columns(self) -> None:
-        self._columns = chosen(self._rows, self.size.width)
+        self._columns = chosen(self._rows, self.size.width, self._wanted)
 
     def heading(self) -> Strip:
         """Draw the titles; the sort column carries an arrow."""

@@ -42,6 +42,8 @@ class Status:
     pattern: str = ""
     refused: str = ""
     """Why the last change of the filters was not taken."""
+    notice: str = ""
+    """What there is to say to the user; empty where there is nothing."""
     losses: Mapping[str, int] = field(default_factory=dict)
     """Those above zero."""
 
@@ -232,4 +234,6 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
         alerts.append(("bad", f"! LOST (see ?): {parts}"))
     if status.refused:
         alerts.append(("warn", f"! not changed: {status.refused}"))
+    if status.notice:
+        alerts.append(("warn", f"! {status.notice}"))
     return alerts
