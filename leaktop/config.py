@@ -7,14 +7,17 @@ says so.
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leaktop.format import clean
 from leaktop.invoker import Invoker, RightsError, invoker, with_rights_of
 from leaktop.model import SortKey
 from leaktop.root import RefusedError, check_regular, reopen
+
+if TYPE_CHECKING:
+    from leaktop.ignore import Entry
 
 DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
 """How long it may be from one snapshot to the next."""
@@ -41,7 +44,9 @@ class Config:
     """Names of columns of the table of stacks, in order; some may not exist."""
     theme: str = ""
     """Of the screen; it may not exist."""
-    problems: tuple[str, ...] = field(default=())
+    ignore: "tuple[Entry, ...]" = ()
+    """Stacks that the user does not want to see."""
+    problems: tuple[str, ...] = ()
     """What is wrong with it, each in a line that begins with the key."""
 
 
@@ -133,6 +138,7 @@ def parse(data: bytes, path: Path | None = None) -> Config:
         delay_s=reader.take("delay", _delay, None),
         columns=reader.take("columns", _columns, ()),
         theme=reader.take("theme", _text, ""),
+        ignore=reader.take_each("ignore", _entry),
         problems=reader.problems(),
     )
 
@@ -152,6 +158,19 @@ class _Reader:
         except _WrongError as error:
             self._wrong.append(f"{key}: {error}")
             return default
+
+    def take_each(
+        self, key: str, convert: Callable[[dict[str, Any]], _Value]
+    ) -> tuple[_Value, ...]:
+        # of an array of tables; those that are wrong are left out
+        none: list[dict[str, Any]] = []
+        taken = []
+        for number, table in enumerate(self.take(key, _tables, none), 1):
+            try:
+                taken.append(convert(table))
+            except _WrongError as error:
+                self._wrong.append(f"{key} {number}: {error}")
+        return tuple(taken)
 
     def problems(self) -> tuple[str, ...]:
         strange = [key for key in self._document if key not in self._known]
@@ -190,6 +209,28 @@ def _columns(given: object) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise _WrongError('it is no list of names, as in ["bytes", "growth"]')
     return tuple(dict.fromkeys(given[:_COLUMNS_MAX]))
+
+
+def _tables(given: object) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise _WrongError("it is no list of tables: begin each with [[ignore]]")
+    return given
+
+
+def _entry(table: dict[str, Any]) -> "Entry":
+    from leaktop.ignore import ANY_FRAMES, FRAMES_MAX, TEXT_MAX, Entry  # noqa: PLC0415
+
+    for key in table:
+        if key not in ("stack", "name"):
+            raise _WrongError(f"{_shown(key)}: {unknown(key, ['stack', 'name'])}")
+    stack = table.get("stack")
+    if not isinstance(stack, list) or not all(isinstance(each, str) for each in stack):
+        raise _WrongError('its stack is no list of frames, as in ["*!cache_put", "..."]')
+    if len(stack) > FRAMES_MAX or any(len(each) > TEXT_MAX for each in stack):
+        raise _WrongError(f"more than {FRAMES_MAX} frames, or {TEXT_MAX} characters in one")
+    if not set(stack).difference((ANY_FRAMES, "*", "*!*", "")):
+        raise _WrongError("its stack names no function: it would match every stack")
+    return Entry(tuple(stack), _text(table.get("name", "")))
 
 
 def _text(given: object) -> str:
