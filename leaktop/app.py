@@ -19,6 +19,7 @@ from leaktop import messages as say
 from leaktop.command import Command
 from leaktop.config import Config, unknown
 from leaktop.format import clean
+from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
 from leaktop.picking import Picking, Watcher, open_apart
 from leaktop.screens.detail import DetailScreen
@@ -39,6 +40,7 @@ from leaktop.widgets.status_bar import Stage
 _DEFAULTS = Config()
 TERMINAL_THEME = "ansi-dark"
 """Textual's name for the colours of the terminal itself."""
+_NOTICE_S = 10.0
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
@@ -63,6 +65,7 @@ class LeaktopApp(App[int]):
         Binding("space,p", "pause", show=False),
         Binding("plus", "rate(1)", show=False),
         Binding("minus", "rate(-1)", show=False),
+        Binding("I", "show_ignored", show=False),
     ]
 
     def __init__(
@@ -82,6 +85,7 @@ class LeaktopApp(App[int]):
         plain = "NO_COLOR" in os.environ
         super().__init__(driver_class=TerminalDriver, ansi_color=True if plain else None)
         self._config = config
+        self._ignoring = Ignoring(config.ignore, self.post_message)
         self._problems = [*config.problems, *site_columns.problems(config.columns)]
         self._choose_theme(plain=plain)
         self.animation_level = "none"
@@ -198,6 +202,28 @@ class LeaktopApp(App[int]):
         if (session := self._session) is not None:
             self.push_screen(session.open(message.site), lambda _: session.stack_left())
 
+    @on(LiveScreen.IgnoreToggled)
+    def _ignore_toggled(self, message: LiveScreen.IgnoreToggled) -> None:
+        if (session := self._session) is None:
+            return
+        stack_id = message.site.stack_id
+        matched = session.status.ignored.entries.get(stack_id)
+        frames = session.names.get(stack_id)
+        if frames is not None:
+            frames = frames or message.site.frames
+        toggled = self._ignoring.toggle(frames or (), matched)
+        session.ignore(self._ignoring.list)
+        self._tell(session, notice_of(toggled, session.status.ignored))
+
+    @on(say.NotKept)
+    def _not_kept(self, message: say.NotKept) -> None:
+        if self._session is not None:
+            self._tell(self._session, f"not kept for the next run: {message.reason}")
+
+    def _tell(self, session: Session, notice: str) -> None:
+        session.tell(notice)
+        self.set_timer(_NOTICE_S, lambda: session.forget(notice))
+
     @on(say.ProcessesRead)
     def _processes_read(self, message: say.ProcessesRead) -> None:
         if self._picker is not None:
@@ -254,13 +280,18 @@ class LeaktopApp(App[int]):
             self.push_screen(PickerHelpScreen())
         elif self._session is not None:
             self._session.collector.want_memory()
-            self._session.tell("")
+            self._session.forget(self._session.status.notice)
             self.push_screen(HelpScreen(self._session.facts))
 
     def action_pause(self) -> None:
         """Freeze the screen, or let it go on."""
         if self._session is not None:
             self._session.pause()
+
+    def action_show_ignored(self) -> None:
+        """Show the stacks that are ignored, or hide them again."""
+        if self._session is not None:
+            self._session.toggle_ignored()
 
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""
@@ -298,6 +329,7 @@ class LeaktopApp(App[int]):
             self.post_message,
             lambda: self.screen_stack,
             settings=Settings(self._config.path, self._problems),
+            ignored=self._ignoring.list,
         )
 
     # The environment comes first: it is about this terminal.

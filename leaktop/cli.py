@@ -136,6 +136,7 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         as_json=options.json,
         trace=options.trace,
         show_allocs=options.show_allocs,
+        ignore=options.config.ignore,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")

@@ -121,6 +121,10 @@ class Sieve:
             return []
         return [site.stack_id for site in sites if site.stack_id not in self._known]
 
+    def is_ignored(self, frames: Sequence[Frame]) -> bool:
+        """Tell whether a stack with these frames is ignored."""
+        return bool(self._list.entries) and self._list.find(frames) is not None
+
     def sift(self, sites: Iterable[Site], names: Mapping[int, Sequence[Frame]]) -> Ignored:
         """Return which ``sites`` are ignored; those without ``names`` only if they were before."""
         if not self._list.entries:

@@ -16,6 +16,7 @@ from textual.screen import Screen
 from leaktop import messages as say
 from leaktop.collector import Collector
 from leaktop.format import clean
+from leaktop.ignore import IgnoreList, Sieve
 from leaktop.model import Filters, Frame, Memory, Site, Tracing
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
@@ -27,6 +28,7 @@ from leaktop.widgets.status_bar import Stage, Status
 _Kept = TypeVar("_Kept")
 _KEPT_DETAILS = 64
 _SPARE_NAMES = 4096
+NOTHING = IgnoreList()
 
 
 class Session:
@@ -41,8 +43,12 @@ class Session:
         screens: Callable[[], Sequence[Screen[Any]]],
         *,
         settings: Settings = NO_SETTINGS,
+        ignored: IgnoreList = NOTHING,
     ) -> None:
-        """``screens`` returns what is on the screen, the one on top last."""
+        """``screens`` returns what is on the screen, the one on top last.
+
+        ``ignored``: stacks that the user does not want to see.
+        """
         self.collector = Collector(source, post, delay_s)
         self.status = Status(source.target, filters, notice=settings.notice)
         self.latest: say.SnapshotReady | None = None
@@ -50,6 +56,7 @@ class Session:
         self.shown = 0
         """How many snapshots were shown."""
         self._settings = settings
+        self._sieve = Sieve(ignored)
         self._screens = screens
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
@@ -110,6 +117,8 @@ class Session:
         self._learn_problems(message.problems)
         if isinstance(top := self._top, LiveScreen):
             top.show_names(message.frames)
+            if any(map(self._sieve.is_ignored, message.frames.values())):
+                top.resume_soon()
 
     @take.register
     def _(self, message: say.LinesReady) -> None:
@@ -179,9 +188,23 @@ class Session:
         self._change(filters=filters, refused="")
         self.collector.apply(filters)
 
+    def ignore(self, ignored: IgnoreList) -> None:
+        """Show the table without these stacks from now on."""
+        self._sieve.replace(ignored)
+        self.update()
+
+    def toggle_ignored(self) -> None:
+        """Show the ignored stacks, too, or hide them again."""
+        self._change(show_ignored=not self.status.show_ignored)
+
     def tell(self, notice: str) -> None:
-        """Show a line that stays until another one takes its place; an empty one ends it."""
+        """Show a line, in place of the one before."""
         self._change(notice=clean(notice))
+
+    def forget(self, notice: str) -> None:
+        """Show this line no more."""
+        if self.status.notice == clean(notice):
+            self._change(notice="")
 
     def pause(self) -> None:
         """Freeze what is shown, or let it go on."""
@@ -217,6 +240,9 @@ class Session:
     def update(self) -> None:
         """Show the state of things."""
         if isinstance(top := self._top, LiveScreen):
+            if (reading := self.status.reading) is not None:
+                ignored = self._sieve.sift(reading.snapshot.sites, self.names)
+                self.status = replace(self.status, ignored=ignored)
             top.show(self.status, self.names)
 
     def _show_latest(self) -> None:

@@ -29,6 +29,9 @@ KEYS = (
     ("f", "show the innermost frame under WHERE, allocators and all, or again what matters"),
     ("/", "show only stacks with matching text: a regular expression, ! inverts;"
      " upper case in it makes case count. Enter keeps it, Esc clears it"),
+    ("i I", "ignore the selected stack, and those like it, also in later runs (see CONFIGURATION);"
+     " an ignored one: no longer. I shows the ignored ones in the table, or hides them; the top"
+     " lines count them all the same"),
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
@@ -62,6 +65,7 @@ SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
     ("†", "before a PID: that process has ended, and its last state stays"),
     ("…", "before a name: the stack goes on, but was cut: it could not be followed further"),
+    ("(ignored)", "a stack of the ignore list: shown since I was pressed"),
     ("<…>", "in a name: template arguments for which there is no room; Enter shows them"),
     ("(no stack)", "what counts under no stack, since the table of stacks was full (--max-stacks)"),
     ("?", "in a name: a character that is not shown because it could harm the terminal"),
@@ -303,7 +307,9 @@ def _configuration(settings: Settings, width: int) -> Iterator[Line]:
     yield "dim", "", ""
     yield "title", "CONFIGURATION", ""
     yield from _wrapped(
-        f"{settings.path}: sort, columns, theme and delay, where the command line says nothing.",
+        f"{settings.path}: sort, columns, theme and delay, where the command line says nothing; "
+        "and in [[ignore]] what i has added: stack = a list of frames, innermost first, each "
+        "MODULE!FUNCTION with * and ?, or ... for any number of frames.",
         width,
     )
     for problem in settings.problems:

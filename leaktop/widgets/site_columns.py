@@ -1,6 +1,6 @@
 """The columns of the table of stacks, by name: what each shows, how wide, and when."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -33,6 +33,8 @@ class Rows:
     """They are of growth mode: new pages, not blocks."""
     processes: Mapping[int, Target] = field(default_factory=dict)
     """By PID, where there are several: then each row says whose it is."""
+    ignored: Container[int] = ()
+    """Which stacks the user does not want to see; here they are all the same."""
     empty: str = ""
     """What to say where there are no sites."""
 

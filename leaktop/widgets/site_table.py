@@ -93,7 +93,9 @@ class SiteTable(KeyedRowsView):
     def row(self, index: int, *, selected: bool) -> Strip:
         """Draw one stack."""
         site = self._rows.sites[index]
-        line = self.builder(self.style("cursor") if selected else None)
+        ignored = site.stack_id in self._rows.ignored
+        plain = self.style("dim") if ignored else None
+        line = self.builder(self.style("cursor") if selected else plain)
         line.put("▸" if selected else " ")
         for each in self._columns:
             line.cell(each.figure(self._rows, site), each.column.width, right=True)
@@ -118,6 +120,8 @@ class SiteTable(KeyedRowsView):
         frames = self._rows.names.get(site.stack_id) or site.frames
         cut = site.truncated and frames
         line.put(" … " if cut else "   ", None if plain else self.style("warn"))
+        if site.stack_id in self._rows.ignored:
+            line.put("(ignored) ", dim)
         if not frames:
             line.put(f"({no_stack(site.stack_id)})", dim)
             return

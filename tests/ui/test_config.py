@@ -35,7 +35,7 @@ async def test_what_is_wrong_is_said_until_the_help_was_read() -> None:
         FILE, columns=("bites", "bytes"), theme="nrod", problems=("delay: 0 is no time",)
     )
     async with driving(leaky_source(), size=(100, 60), config=config) as driver:
-        assert "! config.toml: delay: 0 is no time (and 2 more: see ?)" in driver.text()
+        assert "config.toml: delay: 0 is no time (and 2 more: see ?)" in driver.text()
         await driver.press("question_mark", "G")
         for said in (
             f"{FILE}: sort, columns, theme and delay",
