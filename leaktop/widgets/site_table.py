@@ -20,6 +20,7 @@ from leaktop.widgets.site_columns import WIDE, Rows, SiteColumn, chosen
 
 _CALLERS = 6
 _CACHE_CELLS = 24
+_IGNORED = "(ignored) "
 _CALLERS_LEAST = 36  # cells for WHERE and CALLED FROM together
 
 
@@ -120,14 +121,16 @@ class SiteTable(KeyedRowsView):
         frames = self._rows.names.get(site.stack_id) or site.frames
         cut = site.truncated and frames
         line.put(" … " if cut else "   ", None if plain else self.style("warn"))
-        if site.stack_id in self._rows.ignored:
-            line.put("(ignored) ", dim)
         if not frames:
             line.put(f"({no_stack(site.stack_id)})", dim)
             return
+        width = self._where_width(line, 0)
+        if site.stack_id in self._rows.ignored:
+            line.put(_IGNORED, dim)
+            width -= len(_IGNORED)
         raw = self._rows.innermost
         frame = frames[0] if raw else frame_that_matters(frames)
-        _put_frame(line, frame, self._where_width(line, 0), dim, site.cache)
+        _put_frame(line, frame, width, dim, site.cache)
         if self._with_callers:
             at = next(i for i, other in enumerate(frames) if other is frame)
             callers = (f for f in frames[at + 1 :] if raw or not is_plumbing(f.symbol or ""))
