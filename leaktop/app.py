@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,11 +17,13 @@ from textual.screen import Screen
 
 from leaktop import messages as say
 from leaktop.command import Command
+from leaktop.config import Config, unknown
 from leaktop.format import clean
+from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
 from leaktop.picking import Picking, Watcher, open_apart
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import HelpScreen
+from leaktop.screens.help import HelpScreen, Settings
 from leaktop.screens.leaving import LeavingScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
@@ -30,9 +33,14 @@ from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
+from leaktop.widgets import site_columns
 from leaktop.widgets.filter_bar import next_rate
 from leaktop.widgets.status_bar import Stage
 
+_DEFAULTS = Config()
+TERMINAL_THEME = "ansi-dark"
+"""Textual's name for the colours of the terminal itself."""
+_NOTICE_S = 10.0
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
@@ -57,6 +65,7 @@ class LeaktopApp(App[int]):
         Binding("space,p", "pause", show=False),
         Binding("plus", "rate(1)", show=False),
         Binding("minus", "rate(-1)", show=False),
+        Binding("I", "show_ignored", show=False),
     ]
 
     def __init__(
@@ -70,12 +79,15 @@ class LeaktopApp(App[int]):
         sort: SortKey = SortKey.BYTES,
         ascii_only: bool = False,
         iterations: int | None = None,
+        config: Config = _DEFAULTS,
     ) -> None:
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
         super().__init__(driver_class=TerminalDriver, ansi_color=True if plain else None)
-        if plain or "TEXTUAL_THEME" not in os.environ:
-            self.theme = "ansi-dark"
+        self._config = config
+        self._ignoring = Ignoring(config.ignore, self.post_message)
+        self._problems = [*config.problems, *site_columns.problems(config.columns)]
+        self._choose_theme(plain=plain)
         self.animation_level = "none"
         self.ascii_only = ascii_only
         self.failure: str | None = None
@@ -90,7 +102,9 @@ class LeaktopApp(App[int]):
         self._picker: PickerScreen | None = None
         self._watcher: Watcher | None = None
         if source is None and picking is not None:
-            self._picker = PickerScreen(picking.warning)
+            self._picker = PickerScreen(
+                picking.warning or Settings(config.path, self._problems).notice
+            )
             self._watcher = Watcher(picking, self.post_message)
         self._opening: Process | None = None
         self._ending: dict[object, str] = {}
@@ -105,7 +119,7 @@ class LeaktopApp(App[int]):
         """Return the table of stacks, or the picker."""
         if self._picker is not None:
             return self._picker
-        return MainScreen(self.session.status, self._sort, self._command)
+        return MainScreen(self.session.status, self._sort, self._command, columns=self._columns)
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -188,6 +202,28 @@ class LeaktopApp(App[int]):
         if (session := self._session) is not None:
             self.push_screen(session.open(message.site), lambda _: session.stack_left())
 
+    @on(LiveScreen.IgnoreToggled)
+    def _ignore_toggled(self, message: LiveScreen.IgnoreToggled) -> None:
+        if (session := self._session) is None:
+            return
+        stack_id = message.site.stack_id
+        matched = session.status.ignored.entries.get(stack_id)
+        frames = session.names.get(stack_id)
+        if frames is not None:
+            frames = frames or message.site.frames
+        toggled = self._ignoring.toggle(frames or (), matched)
+        session.ignore(self._ignoring.list)
+        self._tell(session, notice_of(toggled, session.status.ignored))
+
+    @on(say.NotKept)
+    def _not_kept(self, message: say.NotKept) -> None:
+        if self._session is not None:
+            self._tell(self._session, f"not kept for the next run: {message.reason}")
+
+    def _tell(self, session: Session, notice: str) -> None:
+        session.tell(notice)
+        self.set_timer(_NOTICE_S, lambda: session.forget(notice))
+
     @on(say.ProcessesRead)
     def _processes_read(self, message: say.ProcessesRead) -> None:
         if self._picker is not None:
@@ -244,12 +280,18 @@ class LeaktopApp(App[int]):
             self.push_screen(PickerHelpScreen())
         elif self._session is not None:
             self._session.collector.want_memory()
+            self._session.forget(self._session.status.notice)
             self.push_screen(HelpScreen(self._session.facts))
 
     def action_pause(self) -> None:
         """Freeze the screen, or let it go on."""
         if self._session is not None:
             self._session.pause()
+
+    def action_show_ignored(self) -> None:
+        """Show the stacks that are ignored, or hide them again."""
+        if self._session is not None:
+            self._session.toggle_ignored()
 
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""
@@ -281,8 +323,30 @@ class LeaktopApp(App[int]):
 
     def _new_session(self, source: Source) -> Session:
         return Session(
-            source, self._limits, self._delay_s, self.post_message, lambda: self.screen_stack
+            source,
+            self._limits,
+            self._delay_s,
+            self.post_message,
+            lambda: self.screen_stack,
+            settings=Settings(self._config.path, self._problems),
+            ignored=self._ignoring.list,
         )
+
+    # The environment comes first: it is about this terminal.
+    def _choose_theme(self, *, plain: bool) -> None:
+        wanted = self._config.theme
+        if not plain and "TEXTUAL_THEME" in os.environ:
+            return
+        self.theme = TERMINAL_THEME
+        if wanted in self.available_themes and not plain:
+            self.theme = wanted
+        elif wanted and wanted not in (*self.available_themes, "terminal"):
+            names = ["terminal", *self.available_themes]
+            self._problems.append(f"theme: '{clean(wanted, 40)}': {unknown(wanted, names)}")
+
+    @property
+    def _columns(self) -> Sequence[str]:
+        return self._config.columns
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
     @on(PickerScreen.Resumed)
@@ -297,7 +361,7 @@ class LeaktopApp(App[int]):
         self._note(attaching="")
         if self._watcher is not None:
             self._watcher.want(False)
-        self.push_screen(MainScreen(session.status, self._sort, picked=True))
+        self.push_screen(MainScreen(session.status, self._sort, picked=True, columns=self._columns))
 
     # Detaching goes on in the session's own thread, which says so at the end.
     def _let_go(self, session: Session) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from leaktop import __version__
+from leaktop.config import DELAY_MAX_S, DELAY_MIN_S, load
 from leaktop.format import clean, parse_bytes
 from leaktop.model import UNLIMITED, Filters, SortKey
 
 USAGE = 2
 """Exit code for a command line that is wrong."""
 
-DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
+DEFAULT_DELAY_S = 1.0
 CAPACITY_MAX = 50_000_000
 RATE_MAX = 1_000_000
 PID_MAX = 2**22
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(ours)
     options.command = _command(parser, options, theirs)
     _check(parser, options)
+    _settle(options)
     if options.json or options.trace or options.show_allocs or not sys.stdout.isatty():
         options.batch = True
     return options
@@ -155,7 +157,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "-d",
         "--delay",
         type=_seconds,
-        default=1.0,
         metavar="SECONDS",
         help="time between snapshots (default 1)",
     )
@@ -170,7 +171,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add(
         "--sort",
         type=_sort_key,
-        default=SortKey.BYTES,
         metavar="KEY",
         help="sort by bytes, count, growth or age (default bytes)",
     )
@@ -188,6 +188,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-color", action="store_true", help="no colours; so does NO_COLOR in the environment")
     add("--ascii", action="store_true", help="only ASCII on the screen")
+
+
+# What the command line leaves open the user's configuration says.
+def _settle(options: argparse.Namespace) -> None:
+    options.config = config = load()
+    if options.delay is None:
+        options.delay = DEFAULT_DELAY_S if config.delay_s is None else config.delay_s
+    if options.sort is None:
+        options.sort = config.sort or SortKey.BYTES
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

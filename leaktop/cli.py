@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from leaktop.arguments import filters_of, names_a_target, parse
+from leaktop.config import Config
 from leaktop.format import clean
 from leaktop.model import Process
 from leaktop.source import Source, SourceError
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run leaktop and return its exit code."""
     _replace_closed_streams()
     options = parse(arguments)
+    if options.batch:
+        _say_problems(options.config)
     try:
         if not names_a_target(options):
             return _run_screen(None, options)
@@ -41,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return DONE
+
+
+def _say_problems(config: Config) -> None:
+    for problem in config.problems:
+        with suppress(OSError):  # nobody reads
+            sys.stderr.write(f"leaktop: {clean(f'{config.path}: {problem}')}\n")
 
 
 def _source(options: argparse.Namespace) -> "tuple[Source, Command | None]":
@@ -127,6 +136,7 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         as_json=options.json,
         trace=options.trace,
         show_allocs=options.show_allocs,
+        ignore=options.config.ignore,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
@@ -196,6 +206,7 @@ def _run_screen(
         sort=options.sort,
         ascii_only=options.ascii,
         iterations=options.iterations,
+        config=options.config,
     )
     with _screen_apart_from_stderr():
         code = app.run()

@@ -205,6 +205,14 @@ class OpenFailed(Message):
         self.error = error
 
 
+class NotKept(Message):
+    """A change of the configuration could not be written; it lasts as long as this run."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class ProcessesRead(Message):
     """The processes of the machine were read."""
 

@@ -6,17 +6,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TextIO
 
 from leaktop.analyze import ordered
 from leaktop.command import Command, describe_end
 from leaktop.descriptors import wait_readable
 from leaktop.format import clean
+from leaktop.ignore import Entry, Ignored, IgnoreList, Sieve
 from leaktop.model import (
     EVENTS_MAX,
     LOSSES,
     BlockPage,
     Event,
+    Site,
     Snapshot,
     SortKey,
     Target,
@@ -45,6 +48,8 @@ class BatchOptions:
     """Print each event; the source has to log all stacks."""
     show_allocs: bool = False
     """List the live blocks of each stack that is printed."""
+    ignore: Sequence[Entry] = ()
+    """Stacks that are not printed, only counted."""
 
 
 def run_batch(
@@ -79,7 +84,7 @@ def _print_snapshots(
     # returns the last one
     from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
 
-    history = History()
+    history, sieve = History(), Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
@@ -88,13 +93,15 @@ def _print_snapshots(
         _wait(source, options, stop, due, out)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
         reading = history.add(source.snapshot())
-        top = ordered(reading, options.sort)[: options.top]
+        ignored = _sift(sieve, reading.snapshot.sites, source)
+        shown = (s for s in ordered(reading, options.sort) if s.stack_id not in ignored.entries)
+        top = list(islice(shown, options.top))
         frames = source.resolve([site.stack_id for site in top], lines=True)
         blocks: Mapping[int, BlockPage] = {}
         if options.show_allocs:
             blocks = source.blocks([site.stack_id for site in top], 0, BLOCKS_MAX)
         show = json_line if options.as_json else text
-        print(show(reading, top, frames, blocks), file=out, flush=True)
+        print(show(reading, top, frames, blocks, ignored), file=out, flush=True)
         printed += 1
         if reading.snapshot.lost != lost and not options.as_json:
             lost = reading.snapshot.lost
@@ -107,6 +114,11 @@ def _print_snapshots(
             _say(f"{who} {clean(snapshot.note)}", messages)
         if snapshot.note or stop.asked or printed == options.iterations:
             return snapshot
+
+
+def _sift(sieve: Sieve, sites: Sequence[Site], source: Source) -> Ignored:
+    unknown = sieve.unknown(sites)
+    return sieve.sift(sites, source.resolve(unknown, lines=False) if unknown else {})
 
 
 def _tells_end(snapshot: Snapshot, command: Command) -> bool:

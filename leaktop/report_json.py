@@ -9,6 +9,7 @@ from typing import Any
 
 from leaktop.analyze import Reading
 from leaktop.command import signal_name
+from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import (
     UNLIMITED,
     BlockPage,
@@ -46,8 +47,12 @@ def json_line(
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
     blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
 ) -> str:
-    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack."""
+    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack.
+
+    ``ignored``: what is in the totals and not among ``top``.
+    """
     snapshot, totals = reading.snapshot, reading.snapshot.totals
     filters, in_pages = snapshot.filters, snapshot.growth is not None
     document: dict[str, Any] = {
@@ -68,6 +73,11 @@ def json_line(
         },
         **_json_growth(snapshot),
         "totals": _json_counters(totals, in_pages=in_pages),
+        "ignored": {
+            "bytes": ignored.bytes,
+            "count": ignored.count,
+            "stacks": len(ignored.entries),
+        },
         "rates": {
             "allocs_per_s": round(reading.rates.allocs_per_s, 3),
             "frees_per_s": None if in_pages else round(reading.rates.frees_per_s, 3),

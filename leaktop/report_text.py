@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from leaktop.analyze import Reading
 from leaktop.format import clean
+from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import BlockPage, Counters, Event, Frame, Site, Snapshot
 
 
@@ -25,15 +26,21 @@ def text(
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
     blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
 ) -> str:
     """Return one snapshot in memleak's words: a heading, then each stack's sum and frames.
 
-    ``blocks``: live blocks to list, by stack.
+    ``blocks``: live blocks to list, by stack. ``ignored``: what is held and not among ``top``.
     """
     snapshot = reading.snapshot
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
     lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
+    if ignored.entries:
+        held = Counters(ignored.bytes, ignored.count)
+        stacks = len(ignored.entries)
+        figures = _figures(snapshot, held)
+        lines.append(f"\t[ignored: {figures} from {stacks} stack{'' if stacks == 1 else 's'}]")
     names = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in top:
         held = site.counters

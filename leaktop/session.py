@@ -16,9 +16,10 @@ from textual.screen import Screen
 from leaktop import messages as say
 from leaktop.collector import Collector
 from leaktop.format import clean
+from leaktop.ignore import IgnoreList, Sieve
 from leaktop.model import Filters, Frame, Memory, Site, Tracing
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import Facts, HelpScreen
+from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.source import Source
@@ -27,6 +28,7 @@ from leaktop.widgets.status_bar import Stage, Status
 _Kept = TypeVar("_Kept")
 _KEPT_DETAILS = 64
 _SPARE_NAMES = 4096
+NOTHING = IgnoreList()
 
 
 class Session:
@@ -39,14 +41,22 @@ class Session:
         delay_s: float,
         post: Callable[[Message], object],
         screens: Callable[[], Sequence[Screen[Any]]],
+        *,
+        settings: Settings = NO_SETTINGS,
+        ignored: IgnoreList = NOTHING,
     ) -> None:
-        """``screens`` returns what is on the screen, the one on top last."""
+        """``screens`` returns what is on the screen, the one on top last.
+
+        ``ignored``: stacks that the user does not want to see.
+        """
         self.collector = Collector(source, post, delay_s)
-        self.status = Status(source.target, filters)
+        self.status = Status(source.target, filters, notice=settings.notice)
         self.latest: say.SnapshotReady | None = None
         self.names: dict[int, tuple[Frame, ...]] = {}
         self.shown = 0
         """How many snapshots were shown."""
+        self._settings = settings
+        self._sieve = Sieve(ignored)
         self._screens = screens
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
@@ -65,7 +75,14 @@ class Session:
         """What the help says of it."""
         reading = self.status.reading
         lost = reading.snapshot.lost if reading is not None else {}
-        return Facts(self.status.target, self._tracing, self._memory, self._problems, lost)
+        return Facts(
+            self.status.target,
+            self._tracing,
+            self._memory,
+            self._problems,
+            lost,
+            self._settings,
+        )
 
     @singledispatchmethod
     def take(self, message: say.Said) -> None:
@@ -100,6 +117,8 @@ class Session:
         self._learn_problems(message.problems)
         if isinstance(top := self._top, LiveScreen):
             top.show_names(message.frames)
+            if any(map(self._sieve.is_ignored, message.frames.values())):
+                top.resume_soon()
 
     @take.register
     def _(self, message: say.LinesReady) -> None:
@@ -169,6 +188,24 @@ class Session:
         self._change(filters=filters, refused="")
         self.collector.apply(filters)
 
+    def ignore(self, ignored: IgnoreList) -> None:
+        """Show the table without these stacks from now on."""
+        self._sieve.replace(ignored)
+        self.update()
+
+    def toggle_ignored(self) -> None:
+        """Show the ignored stacks, too, or hide them again."""
+        self._change(show_ignored=not self.status.show_ignored)
+
+    def tell(self, notice: str) -> None:
+        """Show a line, in place of the one before."""
+        self._change(notice=clean(notice))
+
+    def forget(self, notice: str) -> None:
+        """Show this line no more."""
+        if self.status.notice == clean(notice):
+            self._change(notice="")
+
     def pause(self) -> None:
         """Freeze what is shown, or let it go on."""
         self._change(paused=not self.status.paused)
@@ -203,6 +240,9 @@ class Session:
     def update(self) -> None:
         """Show the state of things."""
         if isinstance(top := self._top, LiveScreen):
+            if (reading := self.status.reading) is not None:
+                ignored = self._sieve.sift(reading.snapshot.sites, self.names)
+                self.status = replace(self.status, ignored=ignored)
             top.show(self.status, self.names)
 
     def _show_latest(self) -> None:

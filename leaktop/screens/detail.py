@@ -63,18 +63,26 @@ class StackHead(LinesView):
         self._growth = 0.0
         self._estimated = False
         self._pages = False
+        self._ignored = False
         self._detail: StackDetail | None = None
         self._trend: Sequence[int] = ()
 
     def show_site(
-        self, site: Site, growth: float, *, held: bool, estimated: bool, pages: bool
+        self,
+        site: Site,
+        growth: float,
+        *,
+        held: bool,
+        estimated: bool,
+        pages: bool,
+        ignored: bool,
     ) -> None:
         """Show the figures of the last tick; not ``held``: those of when it held something.
 
-        ``pages``: they are of growth mode.
+        ``pages``: they are of growth mode. ``ignored``: the user does not want to see it in tables.
         """
         self._site, self._growth, self._held, self._estimated = site, growth, held, estimated
-        self._pages = pages
+        self._pages, self._ignored = pages, ignored
         self.repaint()
 
     def show_detail(self, detail: StackDetail | None, trend: Sequence[int]) -> None:
@@ -93,6 +101,8 @@ class StackHead(LinesView):
             line.put(" stack ", dim).put(f"{site.stack_id:x}"[:8])
             if site.cache:
                 line.put("  cache ", dim).put(fmt.clean(site.cache, _CACHE_CELLS))
+            if self._ignored:
+                line.put("  ignored", self.style("warn"))
             if not self._held:
                 line.put("  holds nothing now; it held", self.style("warn"))
             line.put("  ").put(
@@ -141,6 +151,7 @@ class DetailScreen(LiveScreen):
         Binding("escape,left,h,backspace", "leave", show=False),
         Binding("a", "blocks", show=False),
         Binding("l", "log", show=False),
+        Binding("i", "ignore", show=False),
     ]
 
     class BlocksWanted(Message):
@@ -233,6 +244,7 @@ class DetailScreen(LiveScreen):
             held=held,
             estimated=self._estimated,
             pages=bool(reading and reading.snapshot.growth),
+            ignored=self.site.stack_id in status.ignored.entries,
         )
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
@@ -346,6 +358,10 @@ class DetailScreen(LiveScreen):
     def action_blocks(self) -> None:
         """Show the live blocks, or the frames again."""
         self._show_pane(Pane.FRAMES if self._pane is Pane.BLOCKS else Pane.BLOCKS)
+
+    def action_ignore(self) -> None:
+        """Ignore this stack, or no longer."""
+        self.post_message(self.IgnoreToggled(self.site))
 
     def action_log(self) -> None:
         """Show what the stack does from now on, or the frames again."""

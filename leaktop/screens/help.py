@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -28,6 +29,9 @@ KEYS = (
     ("f", "show the innermost frame under WHERE, allocators and all, or again what matters"),
     ("/", "show only stacks with matching text: a regular expression, ! inverts;"
      " upper case in it makes case count. Enter keeps it, Esc clears it"),
+    ("i I", "ignore the selected stack, and those like it, also in later runs (see CONFIGURATION);"
+     " an ignored one: no longer. I shows the ignored ones in the table, or hides them; the top"
+     " lines count them all the same"),
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
@@ -61,6 +65,7 @@ SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
     ("†", "before a PID: that process has ended, and its last state stays"),
     ("…", "before a name: the stack goes on, but was cut: it could not be followed further"),
+    ("(ignored)", "a stack of the ignore list: shown since I was pressed"),
     ("<…>", "in a name: template arguments for which there is no room; Enter shows them"),
     ("(no stack)", "what counts under no stack, since the table of stacks was full (--max-stacks)"),
     ("?", "in a name: a character that is not shown because it could harm the terminal"),
@@ -71,6 +76,25 @@ _NAME_MAX = 20
 Line = tuple[str, str, str]
 """Style, key, text."""
 Sections = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user's configuration is."""
+
+    path: Path | None = None
+    problems: Sequence[str] = ()
+
+    @property
+    def notice(self) -> str:
+        """What is wrong with it, in a line; empty where nothing is."""
+        if not self.problems:
+            return ""
+        more = f" (and {len(self.problems) - 1} more: see ?)" if len(self.problems) > 1 else ""
+        return fmt.clean(f"config.toml: {self.problems[0]}{more}")
+
+
+NO_SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +109,7 @@ class Facts:
     problems: Mapping[str, str]
     """Why modules have no names or lines."""
     lost: Mapping[str, int]
+    settings: Settings = NO_SETTINGS
 
 
 class TextView(RowsView):
@@ -161,6 +186,7 @@ class HelpText(TextView):
         yield from _unnamed(self._facts.problems, width)
         yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
         yield from _probes(self._facts.tracing, width)
+        yield from _configuration(self._facts.settings, width)
         yield from _memory(self._facts.memory, width)
         yield from _losses(self._facts.lost, width)
 
@@ -273,6 +299,21 @@ def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[Line]:
         yield "title", "WITHOUT NAMES OR LINES", ""
     for name in sorted(problems):
         yield from _wrapped(f"{fmt.clean(name)}: {problems[name]}", width)
+
+
+def _configuration(settings: Settings, width: int) -> Iterator[Line]:
+    if settings.path is None:
+        return
+    yield "dim", "", ""
+    yield "title", "CONFIGURATION", ""
+    yield from _wrapped(
+        f"{settings.path}: sort, columns, theme and delay, where the command line says nothing; "
+        "and in [[ignore]] what i has added: stack = a list of frames, innermost first, each "
+        "MODULE!FUNCTION with * and ?, or ... for any number of frames.",
+        width,
+    )
+    for problem in settings.problems:
+        yield from _wrapped(f"! {problem}", width, indent=2, style="warn")
 
 
 def sections(parts: Sections, width: int) -> Iterator[Line]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from textual.message import Message
 from textual.screen import Screen
 
-from leaktop.model import Frame
+from leaktop.model import Frame, Site
 from leaktop.widgets.status_bar import Status
 
 Names = Mapping[int, tuple[Frame, ...]]
@@ -18,12 +18,22 @@ class LiveScreen(Screen[None]):
     class Resumed(Message):
         """The screen is on top and wants to be shown the state of things."""
 
+    class IgnoreToggled(Message):
+        """A stack is not to be seen any more, or again where it is ignored."""
+
+        def __init__(self, site: Site) -> None:
+            super().__init__()
+            self.site = site
+
     def show(self, status: Status, names: Names) -> None:
         """Show the state of things."""
         raise NotImplementedError
 
     def show_names(self, fresh: Names) -> None:
         """Show names that came since, also held by the ``names`` given to ``show``."""
+
+    def resume_soon(self) -> None:
+        """Ask for the state of things a little later, if that makes a difference here."""
 
     def on_screen_resume(self) -> None:
         """Ask for the state of things."""

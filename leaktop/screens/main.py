@@ -31,6 +31,7 @@ _HINTS = (
     ("/", "filter"),
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),
+    ("i", "ignore"),
     ("Space", "pause"),
     ("?", "help"),
     ("q", "quit"),
@@ -47,7 +48,7 @@ _SHORT_HINTS = (
     ("q", "quit"),
     ("f", "frame"),  # last, since there is no room for all of them at 80 columns
 )
-_REFILTER_S = 0.25
+_RESUME_S = 0.25
 
 
 class MainScreen(LiveScreen):
@@ -63,6 +64,7 @@ class MainScreen(LiveScreen):
         Binding("z", "edit('min')", show=False),
         Binding("Z", "edit('max')", show=False),
         Binding("o", "output", show=False),
+        Binding("i", "ignore", show=False),
         Binding("escape", "clear", show=False),
     ]
 
@@ -97,11 +99,12 @@ class MainScreen(LiveScreen):
         command: Command | None = None,
         *,
         picked: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         """Show ``status``.
 
         ``command``: the target, where leaktop started it; its output can be shown. Where the target
-        was ``picked``, Esc leads back to the picker.
+        was ``picked``, Esc leads back to the picker. ``columns``: names of those wanted, in order.
         """
         super().__init__()
         self._back = (("Esc", "processes"),) if picked else ()
@@ -113,11 +116,11 @@ class MainScreen(LiveScreen):
         self._names: Names = {}
         self._texts: dict[int, tuple[Sequence[Frame], str]] = {}
         self._processes: Mapping[int, Target] = {}
-        self._refilter_pending = False
+        self._resume_pending = False
         self._bar = StatusBar()
         self._line = FilterLine()
         self._filters = FilterBar(self._line)
-        self.table = SiteTable()
+        self.table = SiteTable(columns)
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
         self._output = OutputPane(command) if command and command.output else None
@@ -151,13 +154,18 @@ class MainScreen(LiveScreen):
         """Show names that came since; with a text filter they may bring rows in or out."""
         self.table.show_names(fresh)
         self._peek()
-        if self.pattern and not self._refilter_pending:
-            self._refilter_pending = True
-            self.set_timer(_REFILTER_S, self._refilter)
+        if self.pattern:
+            self.resume_soon()
 
-    def _refilter(self) -> None:
-        self._refilter_pending = False
-        self._show_rows()
+    def resume_soon(self) -> None:
+        """Ask for the state of things a little later: names come in many small lots."""
+        if not self._resume_pending:
+            self._resume_pending = True
+            self.set_timer(_RESUME_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resume_pending = False
+        self.post_message(self.Resumed())
 
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
@@ -165,7 +173,10 @@ class MainScreen(LiveScreen):
         states = () if reading is None else reading.snapshot.processes
         self._processes = {each.target.pid: each.target for each in states}
         if reading is not None:
-            sites = self._matching(ordered(reading, self.sort, reverse=self.reverse))
+            sites = ordered(reading, self.sort, reverse=self.reverse)
+            if status.ignored.entries and not status.show_ignored:
+                sites = [site for site in sites if site.stack_id not in status.ignored.entries]
+            sites = self._matching(sites)
         self.table.show(
             Rows(
                 sites=sites,
@@ -177,6 +188,7 @@ class MainScreen(LiveScreen):
                 estimated=bool(reading and reading.snapshot.estimated),
                 pages=bool(reading and reading.snapshot.growth),
                 processes=self._processes,
+                ignored=status.ignored.entries,
                 empty=self._why_empty(status),
             )
         )
@@ -208,6 +220,8 @@ class MainScreen(LiveScreen):
             return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
         if self.pattern and status.reading.snapshot.sites:
             return f"no stack matches /{self.pattern} (Esc shows all)"
+        if status.ignored.entries and not status.show_ignored:
+            return "all that is held is ignored (I shows it)"
         if status.reading.snapshot.growth is not None:
             return "no page fault has brought a new page since"
         return "nothing that was allocated since is still held"
@@ -253,6 +267,11 @@ class MainScreen(LiveScreen):
         """Show the innermost frame of each stack, or again the one that matters."""
         self.innermost = not self.innermost
         self._show_rows()
+
+    def action_ignore(self) -> None:
+        """Ignore the selected stack, or no longer."""
+        if (site := self.table.selected) is not None:
+            self.post_message(self.IgnoreToggled(site))
 
     def action_output(self) -> None:
         """Show the command's output, or hide it; while it has the focus, keys scroll it."""

@@ -1,10 +1,11 @@
 """The columns of the table of stacks, by name: what each shows, how wide, and when."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from leaktop import format as fmt
+from leaktop.config import unknown
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
 
@@ -32,6 +33,8 @@ class Rows:
     """They are of growth mode: new pages, not blocks."""
     processes: Mapping[int, Target] = field(default_factory=dict)
     """By PID, where there are several: then each row says whose it is."""
+    ignored: Container[int] = ()
+    """Which stacks the user does not want to see; here they are all the same."""
     empty: str = ""
     """What to say where there are no sites."""
 
@@ -138,6 +141,13 @@ COLUMNS = (
     SiteColumn("process", Column("PROCESS", 26), _process, _of_several, Room.WIDE),
 )
 """All columns, in the order in which they are shown unless another is asked for."""
+
+
+def problems(wanted: Sequence[str]) -> list[str]:
+    """Return which of the ``wanted`` columns do not exist, a line each."""
+    names = list(dict.fromkeys(each.name for each in COLUMNS))
+    strange = (name for name in wanted if name not in names)
+    return [f"columns: '{fmt.clean(name, 40)}': {unknown(name, names)}" for name in strange]
 
 
 def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColumn, ...]:

@@ -8,6 +8,7 @@ from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
 from leaktop.command import Command
+from leaktop.config import Config
 from leaktop.model import Filters, SortKey
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
@@ -25,6 +26,7 @@ def make_app(
     ascii_only: bool = False,
     iterations: int | None = None,
     command: Command | None = None,
+    config: Config | None = None,
 ) -> LeaktopApp:
     return LeaktopApp(
         source,
@@ -34,6 +36,7 @@ def make_app(
         sort=sort,
         ascii_only=ascii_only,
         iterations=iterations,
+        config=config or Config(),
     )
 
 

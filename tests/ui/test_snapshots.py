@@ -8,6 +8,8 @@ import pytest
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
+from leaktop.config import Config
+from leaktop.ignore import Entry
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from leaktop.source import SourceError
@@ -175,6 +177,10 @@ async def _paused(driver: Driver) -> None:
     await driver.press("space")
 
 
+async def _ignored(driver: Driver) -> None:
+    await driver.press("I", "j")
+
+
 async def _editing(driver: Driver) -> None:
     await driver.press("z", *"4x", "enter")
 
@@ -203,6 +209,7 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "kernel_help": (_kernel, _help, {}),
     "refused": (_refused, _second_row, {}),
     "long_name": (_unnamed, _long_name, {}),
+    "ignored": (_main, _ignored, {"config": Config(ignore=(Entry(("*!cache_put",)),))}),
     "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),
     "gone": (_gone, _second_row, {}),
@@ -294,7 +301,9 @@ def test_picture(
     if options.get("no_color"):
         monkeypatch.setenv("NO_COLOR", "1")
     source = make_source()
-    app = make_app(source, ascii_only=options.get("ascii_only", False))
+    app = make_app(
+        source, ascii_only=options.get("ascii_only", False), config=options.get("config")
+    )
     if "theme" in options:
         app.theme = options["theme"]
 
