@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from textual.screen import Screen
 
 from leaktop import messages as say
 from leaktop.command import Command
-from leaktop.config import Config, unknown
+from leaktop.config import Config
 from leaktop.format import clean
 from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
@@ -33,13 +32,12 @@ from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
-from leaktop.widgets import site_columns
+from leaktop.theme import choose_theme
 from leaktop.widgets.filter_bar import next_rate
+from leaktop.widgets.site_columns import column_problems
 from leaktop.widgets.status_bar import Stage
 
 _DEFAULTS = Config()
-TERMINAL_THEME = "ansi-dark"
-"""Textual's name for the colours of the terminal itself."""
 _NOTICE_S = 10.0
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
@@ -86,8 +84,12 @@ class LeaktopApp(App[int]):
         super().__init__(driver_class=TerminalDriver, ansi_color=True if plain else None)
         self._config = config
         self._ignoring = Ignoring(config.ignore, self.post_message)
-        self._problems = [*config.problems, *site_columns.problems(config.columns)]
-        self._choose_theme(plain=plain)
+        theme, wrong = choose_theme(config.theme, self.available_themes)
+        if theme is not None:
+            self.theme = theme
+        self._settings = Settings(
+            config.path, [*config.problems, *column_problems(config.columns), *wrong]
+        )
         self.animation_level = "none"
         self.ascii_only = ascii_only
         self.failure: str | None = None
@@ -102,9 +104,7 @@ class LeaktopApp(App[int]):
         self._picker: PickerScreen | None = None
         self._watcher: Watcher | None = None
         if source is None and picking is not None:
-            self._picker = PickerScreen(
-                picking.warning or Settings(config.path, self._problems).notice
-            )
+            self._picker = PickerScreen(picking.warning or self._settings.notice)
             self._watcher = Watcher(picking, self.post_message)
         self._opening: Process | None = None
         self._ending: dict[object, str] = {}
@@ -119,7 +119,9 @@ class LeaktopApp(App[int]):
         """Return the table of stacks, or the picker."""
         if self._picker is not None:
             return self._picker
-        return MainScreen(self.session.status, self._sort, self._command, columns=self._columns)
+        return MainScreen(
+            self.session.status, self._sort, self._command, columns=self._config.columns
+        )
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -328,25 +330,9 @@ class LeaktopApp(App[int]):
             self._delay_s,
             self.post_message,
             lambda: self.screen_stack,
-            settings=Settings(self._config.path, self._problems),
+            settings=self._settings,
             ignored=self._ignoring.list,
         )
-
-    # The environment comes first: it is about this terminal.
-    def _choose_theme(self, *, plain: bool) -> None:
-        wanted = self._config.theme
-        if not plain and "TEXTUAL_THEME" in os.environ:
-            return
-        self.theme = TERMINAL_THEME
-        if wanted in self.available_themes and not plain:
-            self.theme = wanted
-        elif wanted and wanted not in (*self.available_themes, "terminal"):
-            names = ["terminal", *self.available_themes]
-            self._problems.append(f"theme: '{clean(wanted, 40)}': {unknown(wanted, names)}")
-
-    @property
-    def _columns(self) -> Sequence[str]:
-        return self._config.columns
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
     @on(PickerScreen.Resumed)
@@ -361,7 +347,9 @@ class LeaktopApp(App[int]):
         self._note(attaching="")
         if self._watcher is not None:
             self._watcher.want(False)
-        self.push_screen(MainScreen(session.status, self._sort, picked=True, columns=self._columns))
+        self.push_screen(
+            MainScreen(session.status, self._sort, picked=True, columns=self._config.columns)
+        )
 
     # Detaching goes on in the session's own thread, which says so at the end.
     def _let_go(self, session: Session) -> None:

@@ -54,6 +54,12 @@ class Ignored:
     count: int = 0
     """Blocks; in growth mode pages."""
 
+    def rest(self, sites: Sequence[Site]) -> Sequence[Site]:
+        """Return the sites that are not ignored, in their order."""
+        if not self.entries:
+            return sites
+        return [site for site in sites if site.stack_id not in self.entries]
+
 
 NOTHING_IGNORED = Ignored()
 

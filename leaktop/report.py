@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import TextIO
 
 from leaktop.analyze import ordered
@@ -94,8 +93,7 @@ def _print_snapshots(
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
         reading = history.add(source.snapshot())
         ignored = _sift(sieve, reading.snapshot.sites, source)
-        shown = (s for s in ordered(reading, options.sort) if s.stack_id not in ignored.entries)
-        top = list(islice(shown, options.top))
+        top = ignored.rest(ordered(reading, options.sort))[: options.top]
         frames = source.resolve([site.stack_id for site in top], lines=True)
         blocks: Mapping[int, BlockPage] = {}
         if options.show_allocs:

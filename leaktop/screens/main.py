@@ -12,6 +12,7 @@ from textual.message import Message
 from leaktop import format as fmt
 from leaktop.analyze import haystack, ordered, text_filter
 from leaktop.command import Command
+from leaktop.ignore import NOTHING_IGNORED
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.filter_bar import FilterBar
@@ -169,13 +170,12 @@ class MainScreen(LiveScreen):
 
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
-        sites: list[Site] = []
+        sites: Sequence[Site] = []
         states = () if reading is None else reading.snapshot.processes
         self._processes = {each.target.pid: each.target for each in states}
         if reading is not None:
-            sites = ordered(reading, self.sort, reverse=self.reverse)
-            if status.ignored.entries and not status.show_ignored:
-                sites = [site for site in sites if site.stack_id not in status.ignored.entries]
+            hidden = NOTHING_IGNORED if status.show_ignored else status.ignored
+            sites = hidden.rest(ordered(reading, self.sort, reverse=self.reverse))
             sites = self._matching(sites)
         self.table.show(
             Rows(
@@ -195,7 +195,7 @@ class MainScreen(LiveScreen):
         self._peek()
         self.post_message(self.NamesWanted())
 
-    def _matching(self, sites: list[Site]) -> list[Site]:
+    def _matching(self, sites: Sequence[Site]) -> Sequence[Site]:
         if not self.pattern:
             self._texts.clear()
             return sites

@@ -143,7 +143,7 @@ COLUMNS = (
 """All columns, in the order in which they are shown unless another is asked for."""
 
 
-def problems(wanted: Sequence[str]) -> list[str]:
+def column_problems(wanted: Sequence[str]) -> list[str]:
     """Return which of the ``wanted`` columns do not exist, a line each."""
     names = list(dict.fromkeys(each.name for each in COLUMNS))
     strange = (name for name in wanted if name not in names)

@@ -77,7 +77,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def test_defaults() -> None:
     options = parsed()
+    assert options.config.problems == ()
     assert vars(options) == {
+        "config": options.config,
         "pid": [123],
         "name": None,
         "follow": False,
