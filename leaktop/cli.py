@@ -101,8 +101,8 @@ def _live_source(options: argparse.Namespace) -> Source:
 
             return GrowthSource(pids[0], filters_of(options), capacity)
         loading = Loading(capacity)  # goes on while the rest is imported
-        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+        from leaktop.tracer.probes import Choice  # noqa: PLC0415
 
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
         filters, log_all = filters_of(options), options.trace

@@ -9,12 +9,12 @@ from leaktop.model import Filters, Tracing
 from leaktop.perfmap import PerfMap
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.allocators import Choice
 from leaktop.tracer.attach import Attacher
 from leaktop.tracer.attachment import Attachment
 from leaktop.tracer.blocks import forget_blocks
 from leaktop.tracer.finder import Finder
 from leaktop.tracer.loader import Program
+from leaktop.tracer.probes import Choice
 from leaktop.tracer.stacks import StackBook
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder

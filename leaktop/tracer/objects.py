@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaktop.tracer import TracerError, kernel
-from leaktop.tracer.image import Cache, Image, default_cache, image_of
+from leaktop.tracer.cache import Cache
+from leaktop.tracer.image import Image, image_of, program_cache
 from leaktop.tracer.kernel import MapSpec
 
 MAIN = "memleak.bpf.c"
@@ -136,7 +137,7 @@ def objects_for_calls(capacity: Capacity, *, sessions: bool, cache: Cache | None
     ``sessions``: as they are attached by uprobe sessions. Raises TracerError where bcc makes none.
     """
     flags = _flags(capacity, sessions=sessions)
-    return Objects(image_of(MAIN, tuple(PROGRAMS), flags, cache or default_cache()))
+    return Objects(image_of(MAIN, tuple(PROGRAMS), flags, cache or program_cache()))
 
 
 def common_flags(capacity: Capacity) -> list[str]:
