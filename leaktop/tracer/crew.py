@@ -20,7 +20,7 @@ from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 from leaktop.tracer.ways import Way
 
-_FOLLOW_S, _FOLLOW_MOST_S = 0.05, 0.6
+_FOLLOW_S, _FOLLOW_MOST_S = 0.03, 0.6
 """Calls are only followed until no code address has been new for this long, or for the longest
 time: their stacks' rules come in, and calls under way when probes were attached return."""
 _TRIES = 5
