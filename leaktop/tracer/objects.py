@@ -92,6 +92,7 @@ class Objects:
         self.maps: dict[str, int] = {}
         """Descriptors by name, which stay ours."""
         self._loaded: dict[tuple[str, int], int] = {}
+        self._gone_on_in: set[tuple[str, int]] = set()
         try:
             for spec in image.maps:
                 self.maps[spec.name] = _made(spec)
@@ -103,7 +104,8 @@ class Objects:
         """Load one program for a kind of attachment and return its descriptor, which stays ours.
 
         ``attach_type`` is a value of ``enum bpf_attach_type``, 0 for perf events; ``kind`` of
-        ``enum bpf_prog_type``. Raises TracerError where the kernel's verifier refuses it.
+        ``enum bpf_prog_type``. Threads may load at once, each other programs. Raises TracerError
+        where the kernel's verifier refuses it.
         """
         loaded = self._loaded.get((function, attach_type))
         if loaded is None:
@@ -119,8 +121,9 @@ class Objects:
     def load_for_calls(self, function: str, attach_type: int) -> int:
         """Load one of PROGRAMS, and what it goes on in. Raises TracerError."""
         for (name, key), program in _GOES_ON.get(function, {}).items():
-            if (program, attach_type) not in self._loaded:
+            if (program, attach_type) not in self._gone_on_in:
                 self.go_on_in(self.load(program, attach_type), name, key)
+                self._gone_on_in.add((program, attach_type))
         return self.load(function, attach_type)
 
     @property
