@@ -20,6 +20,8 @@ from leaktop.source import Source, SourceError
 if TYPE_CHECKING:
     from leaktop.command import Command
     from leaktop.picking import Picking
+    from leaktop.tracer.loading import Loading
+    from leaktop.tracer.objects import Capacity
 
 DONE, FAILED, NO_TARGET = 0, 1, 4
 
@@ -91,18 +93,16 @@ def _live_source(options: argparse.Namespace) -> Source:
     if options.follow:
         finders.add(Offspring())
 
-    def make() -> Source:
-        from leaktop.tracer.loading import Loading  # noqa: PLC0415
-        from leaktop.tracer.objects import Capacity  # noqa: PLC0415
+    begun: list[Loading] = []
 
-        capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+    def make() -> Source:
         if options.growth:
             from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
 
-            return GrowthSource(pids[0], filters_of(options), capacity)
-        loading = Loading(capacity)  # goes on while the rest is imported
-        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+            return GrowthSource(pids[0], filters_of(options), _capacity(options))
+        loading = begun.pop() if begun else _begin_loading(options)
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+        from leaktop.tracer.probes import Choice  # noqa: PLC0415
 
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
         filters, log_all = filters_of(options), options.trace
@@ -112,17 +112,30 @@ def _live_source(options: argparse.Namespace) -> Source:
             loading.discard()
             raise
 
-    return DeferredSource(pids, make)
+    source = DeferredSource(pids, make)
+    if options.batch and not options.growth:  # a screen comes first
+        begun.append(_begin_loading(options))
+    return source
+
+
+def _begin_loading(options: argparse.Namespace) -> "Loading":
+    from leaktop.tracer.loading import Loading  # noqa: PLC0415
+
+    return Loading(_capacity(options))  # goes on while the rest is imported
+
+
+def _capacity(options: argparse.Namespace) -> "Capacity":
+    from leaktop.tracer.objects import Capacity  # noqa: PLC0415
+
+    return Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
 
 
 def _kernel_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.kmem import KernelSource, Scope  # noqa: PLC0415
-    from leaktop.tracer.objects import Capacity  # noqa: PLC0415
 
     pid = options.pid[0] if options.pid else None
     scope = Scope(pid, options.percpu, options.wa_missing_free)
-    capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
-    return KernelSource(filters_of(options), scope, capacity)
+    return KernelSource(filters_of(options), scope, _capacity(options))
 
 
 def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:

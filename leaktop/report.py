@@ -3,12 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TextIO
 
-from leaktop.analyze import ordered
 from leaktop.command import Command, describe_end
 from leaktop.descriptors import wait_readable
 from leaktop.format import clean
@@ -24,8 +23,6 @@ from leaktop.model import (
     Target,
     Tracing,
 )
-from leaktop.report_json import event_json, json_line
-from leaktop.report_text import event_text, text
 from leaktop.source import Source
 
 BLOCKS_MAX = 1000
@@ -81,15 +78,21 @@ def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
 ) -> Snapshot:
     # returns the last one
-    from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
+    # numpy and much else, once the source is at work
+    from leaktop.analyze import ordered  # noqa: PLC0415
+    from leaktop.history import History  # noqa: PLC0415
+    from leaktop.report_json import event_json, json_line  # noqa: PLC0415
+    from leaktop.report_text import event_text, text  # noqa: PLC0415
 
+    show_event = event_json if options.as_json else event_text
+    show = json_line if options.as_json else text
     history, sieve = History(), Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
     while True:
         due += options.delay_s
-        _wait(source, options, stop, due, out)
+        _wait(source, stop, due, out, show_event if options.trace else None)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
         reading = history.add(source.snapshot())
         ignored = _sift(sieve, reading.snapshot.sites, source)
@@ -98,7 +101,6 @@ def _print_snapshots(
         blocks: Mapping[int, BlockPage] = {}
         if options.show_allocs:
             blocks = source.blocks([site.stack_id for site in top], 0, BLOCKS_MAX)
-        show = json_line if options.as_json else text
         print(show(reading, top, frames, blocks, ignored), file=out, flush=True)
         printed += 1
         if reading.snapshot.lost != lost and not options.as_json:
@@ -133,16 +135,21 @@ def _wait_for(command: Command, stop: "_Stop", messages: TextIO) -> None:
         _say(f"{clean(command.name)} ({command.pid}) {describe_end(status)}", messages)
 
 
-def _wait(source: Source, options: BatchOptions, stop: "_Stop", due: float, out: TextIO) -> None:
-    """Wait for a tick, or for the target's end or a signal; print the events that come."""
-    show = event_json if options.as_json else event_text
+def _wait(
+    source: Source,
+    stop: "_Stop",
+    due: float,
+    out: TextIO,
+    show: Callable[[Event], str] | None,
+) -> None:
+    """Wait for a tick, or for the target's end or a signal; ``show`` the events that come."""
     while True:
         left = max(0.0, due - time.monotonic())
         woken = stop.wait(
-            min(left, _EVENTS_EVERY_S) if options.trace else left, source.end_descriptor
+            left if show is None else min(left, _EVENTS_EVERY_S), source.end_descriptor
         )
-        events: Sequence[Event] = source.events() if options.trace else ()
-        if events:
+        events: Sequence[Event] = () if show is None else source.events()
+        if show is not None and events:
             print("\n".join(map(show, events)), file=out, flush=True)
         late = time.monotonic() >= due
         if (woken or late) and (late or len(events) < EVENTS_MAX):

@@ -21,7 +21,6 @@ from leaktop.model import (
 )
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError
-from leaktop.tracer.allocators import Choice
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import attacher
 from leaktop.tracer.attachment import Attachment
@@ -34,10 +33,11 @@ from leaktop.tracer.loader import Program
 from leaktop.tracer.loading import Loading
 from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import check_privileges
+from leaktop.tracer.probes import Choice
 from leaktop.tracer.stacks import StackBook, named
 from leaktop.tracer.sums import by_id, held_before, losses_of, sites_of, totals_of
 from leaktop.tracer.target import TargetProcess
-from leaktop.tracer.unwind import Unwinder
+from leaktop.tracer.unwind import CallFrameRules, Unwinder
 from leaktop.tracer.ways import Way
 
 _NS = 1e-9
@@ -221,11 +221,13 @@ class LiveSource:
         members = self._crew.members
         for member in members:
             member.find(progress)
+        rules = CallFrameRules(arch)
+        rules.open_ahead([module for each in members for _, module in each.process.code_files()])
         progress("loading the BPF program")
         objects, way = self._loading.result()
         program = self._program = Program(objects)
         self._way = way
-        unwinder = Unwinder(program, arch, self._loading.capacity.rules)
+        unwinder = Unwinder(program, arch, self._loading.capacity.rules, rules)
         stacks = StackBook(program.stacks, unwinder)
         kit = self._kit = Kit(program, attacher(way, program, arch), unwinder, stacks)
         self._log = EventLog(program, stacks, self._loading.capacity.stacks)

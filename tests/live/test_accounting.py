@@ -21,6 +21,8 @@ pytestmark = pytest.mark.live
         ("unmap", ("tail",)),
         ("unmap", ("pieces",)),
         ("unmap", ("spanning",)),
+        ("unmap", ("many",)),
+        ("unmap", ("replaced",)),
         ("unmap", ("failing",)),
     ],
 )
