@@ -13,6 +13,7 @@ from leaktop.export import Export
 from leaktop.export.calls import Box, Call, all_calls, boxes, tree_of
 from leaktop.export.facts import remarks, title, totals, when
 from leaktop.export.markup import SVG, asset, element, svg_text, within
+from leaktop.model import Snapshot
 
 WIDTH = 1200
 """Pixels; the script fits it to the window."""
@@ -57,7 +58,7 @@ def flame(export: Export) -> Element:
         within(graph, "text", label, class_=f"button {name}", x=WIDTH - _PAD, y=22)
     held = within(graph, "g", class_="boxes")
     for box in shown:
-        _draw(held, box, root, top, estimated=export.reading.snapshot.estimated)
+        _draw(held, box, root, top, export.reading.snapshot)
     if not shown:
         within(graph, "text", "nothing is held", class_="note", x=_PAD, y=top + _ROW)
     within(graph, "text", class_="details", x=_PAD, y=height - 12)
@@ -77,7 +78,7 @@ def _least(root: Call, found: list[Call]) -> int:
     return least
 
 
-def _draw(parent: Element, box: Box, root: Call, top: int, *, estimated: bool) -> None:
+def _draw(parent: Element, box: Box, root: Call, top: int, snapshot: Snapshot) -> None:
     call, y, scale = box.call, top + box.depth * _ROW, _scale(root)
     left, width = _PAD + box.left * scale, call.bytes * scale
     group = within(
@@ -89,11 +90,12 @@ def _draw(parent: Element, box: Box, root: Call, top: int, *, estimated: bool) -
         data_d=box.depth,
     )
     share = 100 * call.bytes / root.bytes
-    size = fmt.format_bytes(call.bytes, estimated=estimated)
-    count = fmt.format_count(call.count, estimated=estimated)
+    size = fmt.format_bytes(call.bytes, estimated=snapshot.estimated)
+    count = fmt.format_count(call.count, estimated=snapshot.estimated)
+    unit = "blocks" if snapshot.growth is None else "new pages"
     module = f"[{call.module.strip('[]')}]" if call.module else ""
     where = " ".join(filter(None, [module, call.place]))
-    lines = [call.name, where, f"{size} ({share:.2f} %) in {count}"]
+    lines = [call.name, where, f"{size} ({share:.2f} %) in {count} {unit}"]
     within(group, "title", "\n".join(filter(None, lines)))
     within(
         group,

@@ -29,6 +29,7 @@ class Format:
 
 FORMATS = (
     Format((".svg",), "flame graph for a browser", "flamegraph"),
+    Format((".html",), "report for a browser", "report_html"),
     Format((".pb.gz", ".pprof"), "pprof", "pprof"),
     Format((".speedscope.json",), "speedscope", "speedscope"),
     Format((".folded", ".txt"), "folded stacks", "folded"),

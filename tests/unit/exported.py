@@ -76,4 +76,4 @@ ALL = {
     "two processes": of_two_processes,
     "without a stack": without_stack,
 }
-__all__ = ["ALL", "CUT", "HOSTILE", "LEAK", "UNNAMED", "plain"]
+__all__ = ["ALL", "CUT", "HOSTILE", "LEAK", "UNNAMED", "export_of", "plain"]

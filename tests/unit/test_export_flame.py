@@ -72,7 +72,7 @@ def test_widths_are_what_is_held() -> None:
     assert found["cache_put"].w == 12 << 20
     assert found["note_new"].title.split("\n")[1:] == [
         "[leaky] /src/leaky/session.c:31 (inlined)",
-        f"1.10M ({100 * leak / plain().reading.snapshot.totals.bytes:.2f} %) in 24000",
+        f"1.10M ({100 * leak / plain().reading.snapshot.totals.bytes:.2f} %) in 24000 blocks",
     ]
 
 
