@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TextIO
 
-from leaktop.analyze import ordered
+from leaktop.analyze import Reading, ordered
 from leaktop.command import Command, describe_end
 from leaktop.descriptors import wait_readable
+from leaktop.exporting import Trends, collect, with_names, write_export
 from leaktop.format import clean
+from leaktop.gate import Grown, Limit, growth_between
 from leaktop.ignore import Entry, Ignored, IgnoreList, Sieve
 from leaktop.model import (
     EVENTS_MAX,
@@ -26,9 +29,11 @@ from leaktop.model import (
     Tracing,
 )
 from leaktop.report_json import event_json, json_line
-from leaktop.report_text import event_text, text
+from leaktop.report_text import event_text, grown_text, text
 from leaktop.source import Source
 
+DONE, FAILED, TOO_MUCH = 0, 1, 5
+"""Exit codes; the last where it grew more than is let pass."""
 BLOCKS_MAX = 1000
 """Live blocks listed of each stack."""
 _EVENTS_EVERY_S = 0.1
@@ -50,6 +55,10 @@ class BatchOptions:
     """List the live blocks of each stack that is printed."""
     ignore: Sequence[Entry] = ()
     """Stacks that are not printed, only counted."""
+    exports: Sequence[Path] = ()
+    """Files to write after the last snapshot."""
+    fail_over: Limit | None = None
+    """How much growth is let pass; None: any."""
 
 
 def run_batch(
@@ -58,12 +67,13 @@ def run_batch(
     out: TextIO,
     messages: TextIO,
     command: Command | None = None,
-) -> None:
-    """Trace, print a snapshot each delay to ``out``, and stop.
+) -> int:
+    """Trace, print a snapshot each delay to ``out``, and stop; return the exit code.
 
     Ends after the given iterations, when the target exits, or on SIGINT or SIGTERM; the latter two
     with a last snapshot. A ``command`` is passed the first such signal, and only the second ends
-    the run before the command. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
+    the run before the command. Raises SourceError, BrokenPipeError when nobody reads ``out``, and
+    OutFileError where an export cannot be written.
     """
     with _stop_signals(command) as stop:
         try:
@@ -71,23 +81,71 @@ def run_batch(
             _say(clean(ready_line(source.target, source.tracing)), messages)
             if command is not None:
                 command.go()
-            last = _print_snapshots(source, options, stop, out, messages)
+            run = _print_snapshots(source, options, stop, out, messages)
+            grown = _judge(source, options, run, messages, whole=command is not None)
+            _export(source, options, run, messages)
         finally:
             source.close()
+        last = run.last.snapshot
         if command is not None and last.note and not _tells_end(last, command):
             _wait_for(command, stop, messages)
+    if grown is None:
+        return DONE
+    return TOO_MUCH if grown.too_much else _code_of(command, messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    first: Snapshot
+    last: Reading
+    history: Trends
+
+
+def _judge(
+    source: Source, options: BatchOptions, run: _Run, messages: TextIO, *, whole: bool
+) -> Grown | None:
+    """Say how much it grew, and where that is too much which stacks did."""
+    if options.fail_over is None:
+        return None
+    last = run.last.snapshot
+    first = None if whole or run.first is last else run.first
+    grown = growth_between(first, last, options.fail_over)
+    _say(str(grown), messages)
+    if grown.too_much:
+        top = list(grown.stacks)[: options.top]
+        frames = source.resolve(top, lines=True)
+        sites = [site for site in last.sites if site.stack_id in top]
+        messages.write(grown_text(grown, sites, frames))
+        messages.flush()
+    return grown
+
+
+def _export(source: Source, options: BatchOptions, run: _Run, messages: TextIO) -> None:
+    if options.exports:
+        export = collect(source, run.last, run.history, options.exports)
+        export = with_names(source, export, {})
+        for path in options.exports:
+            _say(clean(str(write_export(export, path)), 4096), messages)
+
+
+# A command that failed has not shown that it does not leak.
+def _code_of(command: Command | None, messages: TextIO) -> int:
+    if command is None or not command.status:
+        return DONE
+    _say(f"{clean(command.name)} {describe_end(command.status)}: no proof against a leak", messages)
+    return FAILED
 
 
 def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
-) -> Snapshot:
-    # returns the last one
+) -> _Run:
     from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
 
     history, sieve = History(), Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
+    first: Snapshot | None = None
     while True:
         due += options.delay_s
         _wait(source, options, stop, due, out)
@@ -107,13 +165,14 @@ def _print_snapshots(
             lost = reading.snapshot.lost
             _print_losses(lost, messages)
         snapshot = reading.snapshot
+        first = first or snapshot
         if snapshot.note and not options.as_json:
             who = f"process {snapshot.target.pid} ({clean(snapshot.target.comm)})"
             if snapshot.processes:
                 who = f"all {len(snapshot.processes)} processes:"
             _say(f"{who} {clean(snapshot.note)}", messages)
         if snapshot.note or stop.asked or printed == options.iterations:
-            return snapshot
+            return _Run(first, reading, history)
 
 
 def _sift(sieve: Sieve, sites: Sequence[Site], source: Source) -> Ignored:

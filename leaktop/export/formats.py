@@ -19,6 +19,8 @@ class Format:
     """What it is, in a few words."""
     module: str
     """Of this package; its ``render`` makes the file."""
+    details: bool = False
+    """Whether it shows ages, sizes and trends of stacks."""
 
     def render(self, export: Export) -> bytes:
         """Return the contents of the file."""
@@ -29,7 +31,7 @@ class Format:
 
 FORMATS = (
     Format((".svg",), "flame graph for a browser", "flamegraph"),
-    Format((".html",), "report for a browser", "report_html"),
+    Format((".html",), "report for a browser", "report_html", details=True),
     Format((".pb.gz", ".pprof"), "pprof", "pprof"),
     Format((".speedscope.json",), "speedscope", "speedscope"),
     Format((".folded", ".txt"), "folded stacks", "folded"),
