@@ -212,9 +212,13 @@ def _run_screen(
         ascii_only=options.ascii,
         iterations=options.iterations,
         config=options.config,
+        exports=options.export,
     )
     with _screen_apart_from_stderr():
         code = app.run()
+    for each in app.exported():
+        print(f"leaktop: {clean(each.text, 4096)}", file=sys.stderr)
+        code = code or FAILED * each.error
     if app.failure is not None:
         return _fail(app.failure, code or FAILED)
     return code or DONE

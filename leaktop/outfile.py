@@ -49,15 +49,16 @@ def create(path: Path) -> BinaryIO:
         return stream
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, mode: int = _MODE) -> None:
     """Put a file with this content at ``path``: all of it, or nothing is changed.
 
-    Raises OutFileError, as ``create`` does, and where the disk is full.
+    ``mode``: who may read it, less the umask. Raises OutFileError, as ``create`` does, and where
+    the disk is full.
     """
     with _directory_of(path) as directory, _errors(path):
         name = _name(path)
         try:
-            with os.fdopen(_open_new(name, directory), "wb") as stream:
+            with os.fdopen(_open_new(name, directory, mode), "wb") as stream:
                 stream.write(data)
             os.replace(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -107,8 +108,8 @@ def _check_what_is_there(path: Path, directory: int) -> None:
         raise _refused(path, f"in a directory that others may write to, user {there.st_uid} has it")
 
 
-def _open_new(name: str, directory: int) -> int:
-    descriptor = os.open(name, _NEW, _MODE, dir_fd=directory)
+def _open_new(name: str, directory: int, mode: int = _MODE) -> int:
+    descriptor = os.open(name, _NEW, mode, dir_fd=directory)
     caller = invoking_user()
     if caller is not None:
         with suppress(OSError):  # file systems of other systems know no owners

@@ -30,13 +30,13 @@ class Format:
 
 
 FORMATS = (
-    Format((".svg",), "flame graph for a browser", "flamegraph"),
-    Format((".html",), "report for a browser", "report_html", details=True),
-    Format((".pb.gz", ".pprof"), "pprof", "pprof"),
+    Format((".svg",), "flame graph", "flamegraph"),
+    Format((".html",), "report", "report_html", details=True),
+    Format((".pb.gz", ".pprof"), "pprof profile", "pprof"),
     Format((".speedscope.json",), "speedscope", "speedscope"),
     Format((".folded", ".txt"), "folded stacks", "folded"),
     Format((".csv",), "table", "table_csv"),
-    Format((".json",), "all figures, as --json has them", "whole_json"),
+    Format((".json",), "JSON", "whole_json"),
 )
 
 

@@ -250,6 +250,11 @@ class DetailScreen(LiveScreen):
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
 
+    @property
+    def stack(self) -> Site:
+        """The stack that is looked at."""
+        return self.site
+
     def show_names(self, fresh: Names) -> None:
         """Show names that came since."""
         if fresh.get(self.site.stack_id):

@@ -29,12 +29,12 @@ def rendered(export: Export, name: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("a.svg", "flame graph for a browser"),
-        ("A.SVG", "flame graph for a browser"),
-        ("a.json", "all figures, as --json has them"),
+        ("a.svg", "flame graph"),
+        ("A.SVG", "flame graph"),
+        ("a.json", "JSON"),
         ("a.speedscope.json", "speedscope"),
         ("a.txt", "folded stacks"),
-        ("heap.pb.gz", "pprof"),
+        ("heap.pb.gz", "pprof profile"),
     ],
 )
 def test_the_longest_ending_says_the_format(name: str, what: str) -> None:
