@@ -85,7 +85,7 @@ def _summary(body: Element, export: Export) -> None:
             fact = within(facts, "div")
             within(fact, "b", value)
             within(fact, "span", name)
-    if export.trend:
+    if len(export.trend) > 1:
         facts.append(trend(export.trend))
     said = list(remarks(export))
     if said:
@@ -184,9 +184,9 @@ def _row(row: Element, export: Export, site: Site) -> None:
 
 
 def _details(stack: Element, export: Export, site: Site) -> None:
-    values, detail = export.trends.get(site.stack_id), export.details.get(site.stack_id)
+    values, detail = export.trends.get(site.stack_id, ()), export.details.get(site.stack_id)
     mark = export.reading.snapshot.estimated
-    if values:
+    if len(values) > 1:
         stack.append(trend(values))
     if detail is not None:
         both = within(stack, "div", class_="both")
