@@ -164,6 +164,7 @@ def _json_counters(counters: Counters, *, in_pages: bool = False) -> dict[str, i
         "count": counters.count,
         "allocs": counters.allocs,
         "frees": None if in_pages else counters.frees,
+        "alloc_bytes": None if in_pages else counters.alloc_bytes,
     }
     if in_pages:
         figures["calls"] = counters.calls

@@ -22,6 +22,7 @@ _PATH_MAX = 4096
 _Figures = Sequence[tuple[str, str, Callable[[Counters], int]]]
 _OF_BLOCKS: _Figures = (
     ("alloc_objects", "count", lambda counters: counters.allocs),
+    ("alloc_space", "bytes", lambda counters: counters.alloc_bytes),
     ("inuse_objects", "count", lambda counters: counters.count),
     ("inuse_space", "bytes", lambda counters: counters.bytes),
 )

@@ -45,6 +45,7 @@ def _figures(*, pages: bool) -> list[tuple[str, str, Callable[[Counters], int]]]
         ("outstanding bytes", "bytes", lambda counters: counters.bytes),
         ("outstanding blocks", "none", lambda counters: counters.count),
         ("allocations so far", "none", lambda counters: counters.allocs),
+        ("bytes allocated so far", "bytes", lambda counters: counters.alloc_bytes),
     ]
 
 

@@ -18,6 +18,7 @@ COLUMNS = (
     "count",
     "allocs",
     "frees",
+    "alloc_bytes",
     "growth_bytes_per_s",
     "oldest_s",
     "oldest_exact",
@@ -55,7 +56,7 @@ def _row(export: Export, places: Places, site: Site) -> Iterator[object]:
     yield f"{site.stack_id:016x}"
     yield pid
     yield _text(comms.get(pid, snapshot.target.comm))
-    yield from (held.bytes, held.count, held.allocs, held.frees)
+    yield from (held.bytes, held.count, held.allocs, held.frees, held.alloc_bytes)
     yield round(reading.growth.get(site.stack_id, 0.0), 3)
     yield None if site.oldest_s is None else round(site.oldest_s, 3)
     yield from (_truth(site.oldest_exact), _truth(snapshot.estimated), _truth(site.truncated))

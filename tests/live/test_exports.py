@@ -56,6 +56,9 @@ def test_every_export_says_what_the_target_says(build: Builder, tmp_path: Path) 
     assert sum(each["inuse_space"] for each in values) == total
     assert sum(each["inuse_objects"] for each in values) == truth.total("count")
     assert sum(each["alloc_objects"] for each in values) == truth.total("allocs")
+    # every site's blocks have one size
+    allocated = sum(site.bytes // site.count * site.allocs for site in truth.sites)
+    assert sum(each["alloc_space"] for each in values) == allocated
     (mapping,) = [
         each
         for each in profile["mapping"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from leaktop.analyze import Rates, Reading
 from leaktop.export import Export
-from leaktop.model import Counters, Frame, ProcessState, Snapshot, Target, Verdict
+from leaktop.model import Counters, Frame, ProcessState, Site, Snapshot, Target, Verdict
 from tests.ui.scripted import (
     CUT,
     LEAK,
@@ -18,6 +18,7 @@ from tests.ui.scripted import (
 )
 
 HOSTILE = 0xBAD
+FREED_BYTES = 12_345
 EVIL = (
     Frame(
         0x5603282B2000,
@@ -50,8 +51,14 @@ def export_of(read: Snapshot) -> Export:
 
 
 def plain() -> Export:
-    sites = [*sites_at(60), site(HOSTILE, 700_000, 7, EVIL)]
-    return export_of(snapshot(60.0, sites, lost={"truncated": 3, "allocs_full": 0}))
+    sites = [_allocated(each) for each in (*sites_at(60), site(HOSTILE, 700_000, 7, EVIL))]
+    read = snapshot(60.0, sites, lost={"truncated": 3, "allocs_full": 0})
+    freed = sum(each.counters.alloc_bytes for each in sites) + FREED_BYTES
+    return export_of(replace(read, totals=replace(read.totals, alloc_bytes=freed)))
+
+
+def _allocated(held: Site) -> Site:
+    return replace(held, counters=replace(held.counters, alloc_bytes=2 * held.counters.bytes))
 
 
 def empty() -> Export:
@@ -76,4 +83,4 @@ ALL = {
     "two processes": of_two_processes,
     "without a stack": without_stack,
 }
-__all__ = ["ALL", "CUT", "HOSTILE", "LEAK", "UNNAMED", "export_of", "plain"]
+__all__ = ["ALL", "CUT", "FREED_BYTES", "HOSTILE", "LEAK", "UNNAMED", "export_of", "plain"]

@@ -6,7 +6,7 @@ import pytest
 
 from leaktop.export import Export
 from leaktop.export.pprof import FREED, render
-from tests.unit.exported import ALL, plain
+from tests.unit.exported import ALL, FREED_BYTES, plain
 from tests.unit.pprof_reader import Message, check, decode, one
 
 
@@ -24,6 +24,7 @@ def test_the_published_schema_reads_it(make: Callable[[], Export]) -> None:
     totals = export.reading.snapshot.totals
     assert sums(profile) == {
         "alloc_objects": totals.allocs,
+        "alloc_space": totals.alloc_bytes,
         "inuse_objects": totals.count,
         "inuse_space": totals.bytes,
     }
@@ -83,7 +84,12 @@ def test_what_was_freed_long_ago_counts_as_allocated() -> None:
     profile = decode(render(plain()))
     kinds = [profile["string_table"][one(each, "type")] for each in profile["sample_type"]]
     freed = dict(zip(kinds, stacks(profile)[((FREED,),)]["value"], strict=True))
-    assert freed == {"alloc_objects": 60 * 1200, "inuse_objects": 0, "inuse_space": 0}
+    assert freed == {
+        "alloc_objects": 60 * 1200,
+        "alloc_space": FREED_BYTES,
+        "inuse_objects": 0,
+        "inuse_space": 0,
+    }
 
 
 def test_losses_are_in_the_comments() -> None:
