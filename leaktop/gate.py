@@ -4,12 +4,12 @@ What is measured: outstanding bytes in the last snapshot less those in the first
 and where there is only one snapshot, less nothing: counting began with nothing held.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from leaktop import format as fmt
 from leaktop.format import parse_bytes
-from leaktop.model import Site, Snapshot
+from leaktop.model import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Grown:
     seconds: float
     stacks: Mapping[int, int] = field(default_factory=dict)
     """By how many bytes stacks grew, those that did, by stack id, the largest first."""
+    ignores: bool = False
+    """Whether stacks were left out."""
 
     @property
     def too_much(self) -> bool:
@@ -48,8 +50,9 @@ class Grown:
     def __str__(self) -> str:
         """Say what was found, in one line."""
         than = "more than" if self.too_much else "not more than"
+        apart = " apart from ignored stacks" if self.ignores else ""
         return (
-            f"outstanding memory grew by {self.bytes} bytes in {self.seconds:.1f} s "
+            f"outstanding memory{apart} grew by {self.bytes} bytes in {self.seconds:.1f} s "
             f"({fmt.format_growth(self.per_s)}/s), {than} {self.limit} (--fail-over)"
         )
 
@@ -62,18 +65,26 @@ def parse_limit(text: str) -> Limit:
     return Limit(parse_bytes(size), bool(slash))
 
 
-def growth_between(first: Snapshot | None, last: Snapshot, limit: Limit) -> Grown:
-    """Measure growth; ``first`` None: since counting began."""
-    before = {} if first is None else {each.stack_id: _bytes(each) for each in first.sites}
-    change = {each.stack_id: _bytes(each) - before.get(each.stack_id, 0) for each in last.sites}
+def growth_between(
+    first: Snapshot | None, last: Snapshot, limit: Limit, ignored: Collection[int] = ()
+) -> Grown:
+    """Measure growth; ``first`` None: since counting began; ``ignored``: ids of stacks left out."""
+    before = {} if first is None else _held(first, ignored)
+    after = _held(last, ignored)
+    change = {each: size - before.get(each, 0) for each, size in after.items()}
     grew = sorted(((size, each) for each, size in change.items() if size > 0), reverse=True)
     return Grown(
         limit,
-        last.totals.bytes - (0 if first is None else first.totals.bytes),
+        sum(after.values()) - sum(before.values()),
         last.elapsed_s - (0.0 if first is None else first.elapsed_s),
         {stack_id: size for size, stack_id in grew},
+        ignores=bool(ignored),
     )
 
 
-def _bytes(site: Site) -> int:
-    return site.counters.bytes
+def _held(snapshot: Snapshot, ignored: Collection[int]) -> dict[int, int]:
+    return {
+        site.stack_id: site.counters.bytes
+        for site in snapshot.sites
+        if site.stack_id not in ignored
+    }

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -99,6 +99,7 @@ class _Run:
     first: Snapshot
     last: Reading
     history: Trends
+    ignored: Collection[int]  # ids of stacks, of the first and the last
 
 
 def _judge(
@@ -109,7 +110,7 @@ def _judge(
         return None
     last = run.last.snapshot
     first = None if whole or run.first is last else run.first
-    grown = growth_between(first, last, options.fail_over)
+    grown = growth_between(first, last, options.fail_over, run.ignored)
     _say(str(grown), messages)
     if grown.too_much:
         top = list(grown.stacks)[: options.top]
@@ -146,6 +147,7 @@ def _print_snapshots(
     due = time.monotonic()
     printed = 0
     first: Snapshot | None = None
+    at_first: set[int] = set()
     while True:
         due += options.delay_s
         _wait(source, options, stop, due, out)
@@ -165,14 +167,15 @@ def _print_snapshots(
             lost = reading.snapshot.lost
             _print_losses(lost, messages)
         snapshot = reading.snapshot
-        first = first or snapshot
+        if first is None:
+            first, at_first = snapshot, set(ignored.entries)
         if snapshot.note and not options.as_json:
             who = f"process {snapshot.target.pid} ({clean(snapshot.target.comm)})"
             if snapshot.processes:
                 who = f"all {len(snapshot.processes)} processes:"
             _say(f"{who} {clean(snapshot.note)}", messages)
         if snapshot.note or stop.asked or printed == options.iterations:
-            return _Run(first, reading, history)
+            return _Run(first, reading, history, at_first | ignored.entries.keys())
 
 
 def _sift(sieve: Sieve, sites: Sequence[Site], source: Source) -> Ignored:

@@ -18,7 +18,7 @@ from tests.ui.scripted import LEAK, leaky_source
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("SUDO_UID", "SUDO_GID", "TMUX"):
+    for name in ("SUDO_UID", "PKEXEC_UID", "DOAS_USER", "TMUX"):
         monkeypatch.delenv(name, raising=False)
 
 

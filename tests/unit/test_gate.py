@@ -10,11 +10,13 @@ import pytest
 
 from leaktop.command import Command
 from leaktop.gate import Limit, growth_between, parse_limit
+from leaktop.ignore import Entry
 from leaktop.model import Counters, Snapshot, SortKey
 from leaktop.outfile import OutFileError
 from leaktop.report import DONE, FAILED, TOO_MUCH, BatchOptions, run_batch
 from tests.unit.test_report import LEAK, MAIN, Scripted, site, snapshot
 
+KNOWN = replace(LEAK, symbol="known")
 OPTIONS = BatchOptions(delay_s=0.0, iterations=None, top=2, sort=SortKey.BYTES, as_json=True)
 
 
@@ -69,6 +71,12 @@ def test_without_a_first_one_growth_is_all_that_is_held() -> None:
     assert (grown.bytes, grown.per_s, dict(grown.stacks)) == (110, 55.0, {2: 60, 1: 50})
 
 
+def test_ignored_stacks_are_left_out() -> None:
+    grown = growth_between(held(1.0, 100, 500), held(3.0, 900, 700), Limit(600), {1})
+    assert (grown.bytes, dict(grown.stacks), grown.too_much) == (200, {2: 200}, False)
+    assert str(grown).startswith("outstanding memory apart from ignored stacks grew by 200 bytes")
+
+
 class Ended:
     """A command that ended."""
 
@@ -86,7 +94,7 @@ def ran(
 ) -> tuple[int, str]:
     out, messages = io.StringIO(), io.StringIO()
     source = Scripted(*snapshots)
-    source.names = {1: (LEAK, MAIN)}
+    source.names = {1: (LEAK, MAIN), 7: (KNOWN,)}
     options = replace(OPTIONS, fail_over=limit, iterations=len(snapshots), **other)  # type: ignore[arg-type]
     command = None if status is None else cast("Command", Ended(status))
     code = run_batch(source, options, out, messages, command)
@@ -121,6 +129,15 @@ def test_within_the_limit_it_says_so() -> None:
 def test_without_a_limit_nothing_is_said() -> None:
     code, said = ran(held(1.0, 10), held(2.0, 20_000), limit=None)
     assert (code, said.count("\n")) == (DONE, 1)
+
+
+def test_what_the_configuration_ignores_is_let_pass() -> None:
+    known = snapshot(site(7, 5000, frames=(KNOWN,)), elapsed_s=1.0)
+    entry = Entry(("leak!known",))
+    assert ran(known, limit=Limit(100))[0] == TOO_MUCH
+    code, said = ran(known, limit=Limit(100), ignore=[entry])
+    assert code == DONE
+    assert "apart from ignored stacks grew by 0 bytes" in said
 
 
 def test_one_snapshot_counts_from_nothing() -> None:
