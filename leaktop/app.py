@@ -5,7 +5,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from textual import events, on
@@ -15,8 +18,12 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from leaktop import messages as say
+from leaktop.collector import Collector
 from leaktop.command import Command
 from leaktop.config import Config
+from leaktop.export import ExportError
+from leaktop.export.formats import FORMATS, format_of
+from leaktop.exporting import default_name
 from leaktop.format import clean
 from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
@@ -28,6 +35,7 @@ from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.picker import PickerScreen
 from leaktop.screens.picker_help import PickerHelpScreen
+from leaktop.screens.saving import SavingScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
@@ -42,6 +50,9 @@ _NOTICE_S = 10.0
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
+
+CLIPBOARD_MAX = 50_000
+"""Bytes that are copied at most: terminals take OSC 52 up to some 74,000 bytes of base64."""
 
 
 class LeaktopApp(App[int]):
@@ -64,6 +75,8 @@ class LeaktopApp(App[int]):
         Binding("plus", "rate(1)", show=False),
         Binding("minus", "rate(-1)", show=False),
         Binding("I", "show_ignored", show=False),
+        Binding("e", "export", show=False),
+        Binding("y", "copy", show=False),
     ]
 
     def __init__(
@@ -78,6 +91,7 @@ class LeaktopApp(App[int]):
         ascii_only: bool = False,
         iterations: int | None = None,
         config: Config = _DEFAULTS,
+        exports: Sequence[Path] = (),
     ) -> None:
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
@@ -98,6 +112,8 @@ class LeaktopApp(App[int]):
         self._command = command
         self._sort = sort
         self._iterations = iterations
+        self._exports = exports
+        self._collectors: list[Collector] = []
         self._exit_code = 0
         self._session = None if source is None else self._new_session(source)
         self._picking = picking
@@ -160,6 +176,11 @@ class LeaktopApp(App[int]):
             self.screen.call_after_refresh(self._leave)
         elif isinstance(message, say.SourceFailed):
             self._source_failed(message)
+        elif isinstance(message, say.StackCopied):
+            text = message.text.encode("utf-8", "replace")[:CLIPBOARD_MAX]
+            self.copy_to_clipboard(text.decode("utf-8", "ignore"))
+        if isinstance(message, say.Exported | say.StackCopied):
+            self.set_timer(_NOTICE_S, partial(session.forget, session.status.notice))
         self._show_attaching()
 
     @on(DetailScreen.BlocksWanted)
@@ -295,6 +316,32 @@ class LeaktopApp(App[int]):
         if self._session is not None:
             self._session.toggle_ignored()
 
+    def action_export(self) -> None:
+        """Ask for a file's name, and write what is shown to it."""
+        session, top = self._session, self._top
+        if session is None or session.status.reading is None or not isinstance(top, LiveScreen):
+            return
+        name = default_name(session.status.reading.snapshot, FORMATS[0].endings[0])
+        endings = " ".join(each.endings[0] for each in FORMATS)
+        what = f"export to file, Enter writes it, Esc leaves; formats: {endings}"
+        self.push_screen(SavingScreen(what, name, _no_format), self._name_given)
+
+    def _name_given(self, path: Path | None) -> None:
+        if path is not None and self._session is not None:
+            self._session.export(path)
+
+    def action_copy(self) -> None:
+        """Copy the stack that is selected, or looked at, as text."""
+        site = top.stack if isinstance(top := self._top, LiveScreen) else None
+        if self._session is not None and site is not None:
+            self._session.copy(site)
+
+    def exported(self) -> Iterator[say.Exported]:
+        """Wait until all is written that was to be written on leaving; say what became of it."""
+        for collector in self._collectors if self._exports else ():
+            collector.wait()
+            yield from collector.written
+
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""
         if (session := self._session) is not None:
@@ -324,7 +371,7 @@ class LeaktopApp(App[int]):
         return self.screen_stack[-1] if self.screen_stack else None
 
     def _new_session(self, source: Source) -> Session:
-        return Session(
+        session = Session(
             source,
             self._limits,
             self._delay_s,
@@ -332,7 +379,10 @@ class LeaktopApp(App[int]):
             lambda: self.screen_stack,
             settings=self._settings,
             ignored=self._ignoring.list,
+            exports=self._exports,
         )
+        self._collectors.append(session.collector)
+        return session
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
     @on(PickerScreen.Resumed)
@@ -402,3 +452,11 @@ class LeaktopApp(App[int]):
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()
+
+
+def _no_format(path: Path) -> str:
+    try:
+        format_of(path)
+    except ExportError as error:
+        return str(error)
+    return ""

@@ -139,6 +139,7 @@ def _kernel_source(options: argparse.Namespace) -> Source:
 
 
 def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
+    from leaktop.outfile import OutFileError  # noqa: PLC0415
     from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
 
     batch = BatchOptions(
@@ -150,11 +151,15 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         trace=options.trace,
         show_allocs=options.show_allocs,
         ignore=options.config.ignore,
+        exports=options.export,
+        fail_over=options.fail_over,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
     try:
-        run_batch(source, batch, sys.stdout, sys.stderr, command)
+        return run_batch(source, batch, sys.stdout, sys.stderr, command)
+    except OutFileError as error:
+        return _fail(str(error), FAILED)
     except BrokenPipeError:  # the reader has had enough
         _drop_unwritten()
     except OSError as error:
@@ -220,9 +225,13 @@ def _run_screen(
         ascii_only=options.ascii,
         iterations=options.iterations,
         config=options.config,
+        exports=options.export,
     )
     with _screen_apart_from_stderr():
         code = app.run()
+    for each in app.exported():
+        print(f"leaktop: {clean(each.text, 4096)}", file=sys.stderr)
+        code = code or FAILED * each.error
     if app.failure is not None:
         return _fail(app.failure, code or FAILED)
     return code or DONE

@@ -53,9 +53,22 @@ def json_line(
 
     ``ignored``: what is in the totals and not among ``top``.
     """
+    return json.dumps(
+        snapshot_document(reading, top, frames, blocks, ignored), separators=(",", ":")
+    )
+
+
+def snapshot_document(
+    reading: Reading,
+    top: Sequence[Site],
+    frames: Mapping[int, Sequence[Frame]],
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
+) -> dict[str, Any]:
+    """Return one snapshot as the object that ``json_line`` prints."""
     snapshot, totals = reading.snapshot, reading.snapshot.totals
     filters, in_pages = snapshot.filters, snapshot.growth is not None
-    document: dict[str, Any] = {
+    return {
         "version": JSON_VERSION,
         "time": _json_time(snapshot.time_ns, "milliseconds"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
@@ -102,7 +115,6 @@ def json_line(
             for site in top
         ],
     }
-    return json.dumps(document, separators=(",", ":"))
 
 
 def _json_time(time_ns: int, precision: str) -> str:
@@ -152,6 +164,7 @@ def _json_counters(counters: Counters, *, in_pages: bool = False) -> dict[str, i
         "count": counters.count,
         "allocs": counters.allocs,
         "frees": None if in_pages else counters.frees,
+        "alloc_bytes": None if in_pages else counters.alloc_bytes,
     }
     if in_pages:
         figures["calls"] = counters.calls

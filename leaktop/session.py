@@ -4,10 +4,12 @@ A session begins with a source and ends when it is left; late words of one that 
 its successor's (see ``messages.Said``).
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
+from pathlib import Path
 from typing import Any, TypeVar
 
 from textual.message import Message
@@ -44,12 +46,14 @@ class Session:
         *,
         settings: Settings = NO_SETTINGS,
         ignored: IgnoreList = NOTHING,
+        exports: Sequence[Path] = (),
     ) -> None:
         """``screens`` returns what is on the screen, the one on top last.
 
-        ``ignored``: stacks that the user does not want to see.
+        ``ignored``: stacks that the user does not want to see; ``exports``: files to write when it
+        is left.
         """
-        self.collector = Collector(source, post, delay_s)
+        self.collector = Collector(source, post, delay_s, exports)
         self.status = Status(source.target, filters, notice=settings.notice)
         self.latest: say.SnapshotReady | None = None
         self.names: dict[int, tuple[Frame, ...]] = {}
@@ -154,6 +158,16 @@ class Session:
             screen.show_events(message)
 
     @take.register
+    def _(self, message: say.Exported) -> None:
+        self.tell(f"! {message.text}" if message.error else message.text)
+
+    @take.register
+    def _(self, message: say.StackCopied) -> None:
+        where = f"also in {message.path}" if message.path else f"! {message.error}"
+        hint = "; in tmux: set -g set-clipboard on" if "TMUX" in os.environ else ""
+        self.tell(f"copied, where the terminal takes it (OSC 52){hint}; {where}")
+
+    @take.register
     def _(self, _: say.FiltersApplied) -> None:
         self._change(refused="")
 
@@ -171,6 +185,17 @@ class Session:
     def _(self, message: say.SourceFailed) -> None:
         if message.started:
             self._change(stage=Stage.FAILED, progress=clean(str(message.error)))
+
+    def export(self, path: Path) -> None:
+        """Write what is shown to a file."""
+        if self.status.reading is not None:
+            self.tell(f"writing {path} ...")
+            self.collector.export(self.status.reading, path, dict(self.names))
+
+    def copy(self, site: Site) -> None:
+        """Put one stack in words, which come as ``StackCopied``."""
+        if self.status.reading is not None:
+            self.collector.copy(self.status.reading, site, dict(self.names))
 
     def stack_left(self) -> None:
         """Read no more of a stack than of all the others."""

@@ -115,7 +115,8 @@ struct stack_stats {
 	u64 oldest_ns;		/* birth of the oldest block since the stack last held none */
 	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
 	u64 log;		/* 1: what it does goes to `events` */
-	u64 pad[2];
+	u64 alloc_bytes;	/* bytes of all allocations so far */
+	u64 pad;
 };
 
 /* What an event was. */

@@ -90,6 +90,7 @@ static __always_inline void count_alloc(u64 key, const struct block *block)
 	}
 	__sync_fetch_and_add(&stats->bytes, block->size * block->weight);
 	__sync_fetch_and_add(&stats->allocs, block->weight);
+	__sync_fetch_and_add(&stats->alloc_bytes, block->size * block->weight);
 	if (stats->log)
 		log_event(key, block, block->birth_ns, block->size, EVENT_ALLOC);
 }

@@ -12,13 +12,14 @@ from textual.message import Message
 from textual.strip import Strip
 
 from leaktop import format as fmt
+from leaktop.bands import age_label, size_label
 from leaktop.excerpt import Excerpt
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
 from leaktop.model import Frame, LiveBlock, Site, StackDetail
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
-from leaktop.widgets.histogram import HistogramView, age_label, size_label
+from leaktop.widgets.histogram import HistogramView
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.log import LogView
@@ -248,6 +249,11 @@ class DetailScreen(LiveScreen):
         )
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
+
+    @property
+    def stack(self) -> Site:
+        """The stack that is looked at."""
+        return self.site
 
     def show_names(self, fresh: Names) -> None:
         """Show names that came since."""

@@ -35,6 +35,10 @@ KEYS = (
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
+    ("e", "export what is shown to a file, whose ending says the format: flame graph (.svg), report"
+     " (.html), pprof (.pb.gz), speedscope (.speedscope.json), .folded, .csv, .json"),
+    ("y", "copy the stack as text for a bug report: to the clipboard, where the terminal takes"
+     " OSC 52, and to a file"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),

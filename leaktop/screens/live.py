@@ -29,6 +29,11 @@ class LiveScreen(Screen[None]):
         """Show the state of things."""
         raise NotImplementedError
 
+    @property
+    def stack(self) -> Site | None:
+        """The stack that is selected, or looked at."""
+        raise NotImplementedError
+
     def show_names(self, fresh: Names) -> None:
         """Show names that came since, also held by the ``names`` given to ``show``."""
 

@@ -151,6 +151,11 @@ class MainScreen(LiveScreen):
         self._line.show(self._status)
         self._show_rows()
 
+    @property
+    def stack(self) -> Site | None:
+        """The stack that is selected."""
+        return self.table.selected
+
     def show_names(self, fresh: Names) -> None:
         """Show names that came since; with a text filter they may bring rows in or out."""
         self.table.show_names(fresh)

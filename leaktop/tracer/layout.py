@@ -65,7 +65,8 @@ STACK_STATS = np.dtype(
         ("oldest_ns", "u8"),
         ("oldest_freed", "u8"),
         ("log", "u8"),
-        ("pad", "u8", (2,)),
+        ("alloc_bytes", "i8"),
+        ("pad", "u8"),
     ]
 )
 EVENT = np.dtype(

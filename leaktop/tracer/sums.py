@@ -12,7 +12,7 @@ from leaktop.tracer.stacks import Stack
 
 _NS = 1e-9
 _NOTHING = Held(0, 0, 0)
-_COUNTED = ("bytes", "allocs", "frees", "oldest_ns", "oldest_freed")
+_COUNTED = ("bytes", "allocs", "frees", "oldest_ns", "oldest_freed", "alloc_bytes")
 
 
 class Book(Protocol):
@@ -28,18 +28,19 @@ class Book(Protocol):
         ...
 
 
-_Row = tuple[int, int, int, int, int, int]
+_Row = tuple[int, int, int, int, int, int, int]
 """What a stack did under one of its ids, or under all of them: bytes, blocks, allocations, frees,
-birth of the oldest block, and whether that is only a bound. A tuple, each tick has thousands."""
+birth of the oldest block, whether that is only a bound, and bytes allocated so far. A tuple, each
+tick has thousands."""
 
 
 def _plus(one: _Row, other: _Row) -> _Row:
-    size, count, allocs, frees, oldest_ns, oldest_freed = one
-    more_size, more_count, more_allocs, more_frees, birth_ns, freed = other
+    size, count, allocs, frees, oldest_ns, oldest_freed, alloc_bytes = one
+    more_size, more_count, more_allocs, more_frees, birth_ns, freed, more_alloc_bytes = other
     if more_count > 0 and (count <= 0 or birth_ns < oldest_ns):
         oldest_ns, oldest_freed = birth_ns, freed
     sums = size + more_size, count + more_count, allocs + more_allocs, frees + more_frees
-    return *sums, oldest_ns, oldest_freed
+    return *sums, oldest_ns, oldest_freed, alloc_bytes + more_alloc_bytes
 
 
 def sites_of(
@@ -55,18 +56,18 @@ def sites_of(
     some age count, their sums. Times are CLOCK_MONOTONIC. ``pids``: of the processes, by slot.
     """
     sums: dict[int, _Row] = {}
-    for stack_id, (size, allocs, frees, oldest_ns, oldest_freed) in counts.items():
-        row = size, allocs - frees, allocs, frees, oldest_ns, oldest_freed
+    for stack_id, (size, allocs, frees, oldest_ns, oldest_freed, allocated) in counts.items():
+        row = size, allocs - frees, allocs, frees, oldest_ns, oldest_freed, allocated
         if held is not None:
             old = held.get(stack_id, _NOTHING)
-            row = old.bytes, old.count, allocs, frees, old.birth_ns, 0
+            row = old.bytes, old.count, allocs, frees, old.birth_ns, 0, allocated
         whole = stacks.whole(stack_id)
         sums[whole] = _plus(sums[whole], row) if whole in sums else row
     known = stacks.known
     return tuple(
         Site(
             stack_id=stack_id,
-            counters=Counters(size, count, allocs, frees),
+            counters=Counters(size, count, allocs, frees, alloc_bytes=allocated),
             frames=stack.frames,
             oldest_s=max(0.0, (now_ns - oldest_ns) * _NS),
             oldest_exact=not oldest_freed,
@@ -74,7 +75,9 @@ def sites_of(
             pid=pids.get(stack.slot),
             cache=stack.cache,
         )
-        for stack_id, (size, count, allocs, frees, oldest_ns, oldest_freed) in sums.items()
+        for stack_id, (
+            *(size, count, allocs, frees, oldest_ns, oldest_freed, allocated),
+        ) in sums.items()
         # counters are read while the program runs: a block may be in one of them only
         if count > 0 and size >= 0 and (stack := known.get(stack_id)) is not None
     )
@@ -105,11 +108,13 @@ def held_before(program: Accounting, ids: Sequence[int], born_before_ns: int) ->
 def totals_of(sites: Iterable[Site], counts: Iterable[Sequence[int]]) -> Counters:
     """Return what is held as the rows have it, and all that ever was."""
     held = [site.counters for site in sites]
-    allocs, frees = 0, 0
-    for _, each_allocs, each_frees, *_ in counts:
+    allocs, frees, allocated = 0, 0, 0
+    for _, each_allocs, each_frees, *_, each_allocated in counts:
         allocs, frees = allocs + each_allocs, frees + each_frees
+        allocated += each_allocated
     return Counters(
-        sum(each.bytes for each in held), sum(each.count for each in held), allocs, frees
+        *(sum(each.bytes for each in held), sum(each.count for each in held), allocs, frees),
+        alloc_bytes=allocated,
     )
 
 

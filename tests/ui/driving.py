@@ -1,8 +1,9 @@
 """Drives the app in tests: waits for what is to happen, never for time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from textual.pilot import Pilot
 
@@ -27,6 +28,7 @@ def make_app(
     iterations: int | None = None,
     command: Command | None = None,
     config: Config | None = None,
+    exports: Sequence[Path] = (),
 ) -> LeaktopApp:
     return LeaktopApp(
         source,
@@ -37,6 +39,7 @@ def make_app(
         ascii_only=ascii_only,
         iterations=iterations,
         config=config or Config(),
+        exports=exports,
     )
 
 

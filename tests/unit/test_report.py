@@ -264,7 +264,7 @@ def test_json_fields() -> None:
         "target": {"pid": 123, "comm": "leaky", "alive": True, **UNKNOWN_END},
         "targets": [],
         "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
-        "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
+        "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936, "alloc_bytes": 0},
         "ignored": {"bytes": 0, "count": 0, "stacks": 0},
         "rates": {"allocs_per_s": 500.0, "frees_per_s": 468.0, "bytes_per_s": 2048.0},
         "probes_refused": [],
@@ -277,6 +277,7 @@ def test_json_fields() -> None:
                 "count": 10,
                 "allocs": 13,
                 "frees": 3,
+                "alloc_bytes": 0,
                 "growth_bytes_per_s": 80.0,
                 "oldest_s": 1.9,
                 "oldest_exact": True,
@@ -319,11 +320,11 @@ def test_json_of_several_processes() -> None:
     assert found["targets"] == [
         {
             **{"pid": 123, "comm": "leaky", "alive": True, "note": None, **UNKNOWN_END},
-            **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3},
+            **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3, "alloc_bytes": 0},
         },
         {
             **{"pid": 124, "comm": "worker\n", "alive": False, "note": "exited", **UNKNOWN_END},
-            **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5},
+            **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5, "alloc_bytes": 0},
         },
     ]
     assert found["stacks"][0]["pid"] == 124
