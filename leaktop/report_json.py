@@ -11,6 +11,7 @@ from leaktop.analyze import Reading
 from leaktop.command import signal_name
 from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import (
+    LIFETIME_EDGES_S,
     UNLIMITED,
     BlockPage,
     Counters,
@@ -166,6 +167,7 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,
+        **_json_lifetimes(site.lifetimes),
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
         **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
@@ -182,6 +184,14 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
             for frame in frames
         ],
     }
+
+
+def _json_lifetimes(frees: Sequence[int]) -> dict[str, Any]:
+    # nothing where they are not counted; else the bands that have any, by where they begin
+    if not frees:
+        return {}
+    bands = zip(LIFETIME_EDGES_S, frees, strict=True)
+    return {"lifetimes": [{"from_s": edge, "frees": count} for edge, count in bands if count]}
 
 
 # Bytes that are no UTF-8 reach us as lone surrogates, which strict JSON readers refuse.
