@@ -93,7 +93,7 @@ class Evidence:
         for piece in self._pieces:
             age = self._now - piece.start
             here = ~found & (seconds <= age)
-            then[here] = (allocs - (allocs - piece.allocs) * seconds / age)[here]
+            then[here] = (allocs - (allocs - piece.allocs) * np.minimum(seconds, age) / age)[here]
             found |= here
             if found.all():
                 break

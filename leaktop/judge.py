@@ -8,11 +8,13 @@ less than freed blocks live is no sign of anything. ARCHITECTURE.md explains the
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import attrgetter, is_
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leaktop.analyze import Reading
 from leaktop.evidence import LAG_S, Evidence
 from leaktop.floors import Floats, Floors
 from leaktop.model import LIFETIME_EDGES_S, Counters, Site, Snapshot
@@ -41,6 +43,7 @@ _MIDDLE = np.append(np.sqrt(_EDGES[1:-1] * _EDGES[2:]), 1.5 * _EDGES[-1])
 _MIDDLE = np.insert(_MIDDLE, 0, _EDGES[1] / 8)  # most of what is short is far shorter
 _ROWS = 256
 _BYTES, _COUNT, _ALLOCS = (attrgetter(f"counters.{name}") for name in ("bytes", "count", "allocs"))
+_FREES = attrgetter("counters.frees")
 _LIFETIMES, _ID = attrgetter("lifetimes"), attrgetter("stack_id")
 
 _JUDGED = (
@@ -73,7 +76,8 @@ _FIELDS = (
 class Judge:
     """Takes each snapshot and tells what it thinks of each stack.
 
-    It keeps some fifty numbers for each stack, however long it runs.
+    It keeps some hundred numbers for each stack, however long it runs. Their times rise: another
+    run takes another judge.
     """
 
     def __init__(self) -> None:
@@ -90,6 +94,16 @@ class Judge:
         self._size = 0
         self._grow(_ROWS)
 
+    @property
+    def rows(self) -> int:
+        """How many stacks there is room for."""
+        return self._size
+
+    def of(self, reading: Reading) -> Reading:
+        """Take the next snapshot in a reading, and return it with verdicts."""
+        verdicts = self.add(reading.snapshot)
+        return replace(reading, verdicts=verdicts, suspicion=verdicts.scores)
+
     def add(self, snapshot: Snapshot) -> Verdicts:
         """Take the next snapshot and return a verdict for each of its stacks.
 
@@ -97,8 +111,6 @@ class Judge:
         """
         if snapshot.growth is not None:
             return Verdicts((), (), None)
-        if snapshot.elapsed_s < self._elapsed:  # another run
-            self.__init__()  # type: ignore[misc]
         passed = snapshot.elapsed_s - self._elapsed
         self._elapsed = snapshot.elapsed_s
         self._idle = 0.0 if self._moved(snapshot.totals) else self._idle + passed
@@ -177,6 +189,10 @@ class Judge:
         changed = np.flatnonzero(~np.fromiter(same, bool, len(rows))).tolist()
         for i in changed:
             seen[rows[i]] = lifetimes[i]
+        if (
+            lifetimes and not lifetimes[0]
+        ):  # they are not counted: any age may be one to be freed at
+            self._frees[:, rows] = _column(_FREES, sites)
         known = [i for i in changed if lifetimes[i]]
         if not known:
             return

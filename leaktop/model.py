@@ -443,6 +443,7 @@ class SortKey(StrEnum):
     COUNT = "count"
     GROWTH = "growth"
     AGE = "age"
+    SUSPECT = "suspect"
 
 
 LOSSES: Mapping[str, str] = {

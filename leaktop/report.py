@@ -82,9 +82,12 @@ def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
 ) -> Snapshot:
     # returns the last one
-    from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
+    # numpy, once the source is at work
+    from leaktop.history import History  # noqa: PLC0415
+    from leaktop.judge import Judge  # noqa: PLC0415
 
-    history, sieve = History(), Sieve(IgnoreList(options.ignore))
+    history, judge = History(), Judge()
+    sieve = Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
@@ -92,7 +95,7 @@ def _print_snapshots(
         due += options.delay_s
         _wait(source, options, stop, due, out)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
-        reading = history.add(source.snapshot())
+        reading = judge.of(history.add(source.snapshot()))
         ignored = _sift(sieve, reading.snapshot.sites, source)
         shown = (s for s in ordered(reading, options.sort) if s.stack_id not in ignored.entries)
         top = list(islice(shown, options.top))

@@ -21,6 +21,7 @@ from leaktop.model import (
     Site,
     Snapshot,
     Target,
+    Verdict,
 )
 
 JSON_VERSION = 1
@@ -168,6 +169,7 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,
         **_json_lifetimes(site.lifetimes),
+        **_json_verdict(reading.verdicts.get(site.stack_id)),
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
         **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
@@ -184,6 +186,13 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
             for frame in frames
         ],
     }
+
+
+def _json_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    # nothing where leaks are not judged
+    if verdict is None:
+        return {}
+    return {"suspect": round(verdict.score, 3), "suspect_reason": verdict.reason}
 
 
 def _json_lifetimes(frees: Sequence[int]) -> dict[str, Any]:

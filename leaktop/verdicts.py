@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from leaktop.format import format_count
 from leaktop.model import LIFETIME_EDGES_S, Site, Verdict
 
-SUSPICIOUS = 0.5
+SUSPICIOUS = 0.45
 """Scores from here on are marked."""
 CERTAIN = 0.8
 """Scores from here on are marked doubly."""
-_SAID = 0.2  # scores from here on are explained by growth
+_SAID = 0.2  # scores of what frees little are explained by growth from here on
 _EARLY_S = 5.0
 _TAIL = 0.05  # of the lifetimes, which a range of them leaves out at either end
 
@@ -132,10 +132,12 @@ def _verdict(site: Site, figures: Figures, i: int) -> Verdict:
 
 def _reason(site: Site, figures: Figures, i: int) -> str:
     held = held_range(site.lifetimes)
-    if figures.score[i] >= _SAID and not figures.bounded[i]:
+    turns_over = site.counters.frees > site.counters.count
+    said = SUSPICIOUS if turns_over else _SAID
+    if figures.score[i] >= said and not figures.bounded[i]:
         return _growth(site, figures, i, held)
     if figures.seen[i] < _EARLY_S:
-        return f"seen for {spoken_time(float(figures.seen[i]))} only: too early to tell"
+        return f"too early to tell: seen for {spoken_time(float(figures.seen[i]))}"
     if figures.bounded[i] and figures.standing[i]:
         return _standstill(site, figures, i, held)
     if held:

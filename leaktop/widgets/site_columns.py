@@ -8,6 +8,7 @@ from leaktop import format as fmt
 from leaktop.config import unknown
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
+from leaktop.widgets.verdict import mark, style_of
 
 WIDE = 120
 """Cells from which the table shows more columns."""
@@ -23,6 +24,8 @@ class Rows:
     sites: Sequence[Site] = ()
     growth: Mapping[int, float] = field(default_factory=dict)
     """Of every stack there is, also of those that a filter hides."""
+    suspicion: Mapping[int, float] = field(default_factory=dict)
+    """Scores by stack id; empty where leaks are not judged."""
     names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     sort: SortKey = SortKey.BYTES
     reverse: bool = False
@@ -53,6 +56,10 @@ class Room(Enum):
 Figure = Callable[[Rows, Site], str]
 
 
+def _plain(_: Rows, __: Site) -> str:
+    return ""
+
+
 def _always(_: Rows) -> bool:
     return True
 
@@ -69,6 +76,8 @@ class SiteColumn:
     applies: Callable[[Rows], bool] = _always
     """Tells whether it says anything of these rows."""
     room: Room = Room.ANY
+    style: Figure = _plain
+    """Returns the component style of what it says; empty: the line's own."""
 
 
 def _of_blocks(rows: Rows) -> bool:
@@ -97,6 +106,14 @@ def _growth(rows: Rows, site: Site) -> str:
 
 def _oldest(_: Rows, site: Site) -> str:
     return fmt.format_age(site.oldest_s, exact=site.oldest_exact)
+
+
+def _suspect(rows: Rows, site: Site) -> str:
+    return mark(rows.suspicion.get(site.stack_id, 0.0))
+
+
+def _style_of_suspect(rows: Rows, site: Site) -> str:
+    return style_of(rows.suspicion.get(site.stack_id, 0.0))
 
 
 def _calls(rows: Rows, site: Site) -> str:
@@ -133,6 +150,13 @@ COLUMNS = (
     SiteColumn("blocks", Column("PAGES", 8, SortKey.COUNT), _count, _of_pages),
     SiteColumn("growth", Column("GROWTH/s", 10, SortKey.GROWTH), _growth),
     SiteColumn("oldest", Column("OLDEST", 9, SortKey.AGE), _oldest, _of_blocks),
+    SiteColumn(
+        "suspect",
+        Column("SUSPECT", 9, SortKey.SUSPECT),
+        _suspect,
+        _of_blocks,
+        style=_style_of_suspect,
+    ),
     SiteColumn("calls", Column("CALLS", 9), _calls, _of_pages),
     SiteColumn("allocs", Column("ALLOCS", 9), _allocs, _of_blocks, Room.SPARE),
     SiteColumn("allocs", Column("FAULTS", 9), _allocs, _of_pages, Room.SPARE),

@@ -1,6 +1,6 @@
 """Simulated stacks whose blocks' births and deaths are known, and the snapshots that show them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ def leak_of_one_in_1000(random: Random) -> Blocks:
 
 def cache_that_never_evicts(random: Random) -> Blocks:
     births = arrivals(random, random.uniform(5, 50))
-    return _blocks(births, sizes=random.integers(50, 2000, len(births)))
+    return _blocks(births, sizes=random.uniform(50, 2000, len(births)))
 
 
 def late_leak(random: Random) -> Blocks:
@@ -191,7 +191,9 @@ def snapshot(sites: Sequence[Site], now: float, totals: Counters | None = None) 
     )
 
 
-def snapshots(stacks: Sequence[Blocks], times: Sequence[float], weight: int = 1) -> Iterator[Snapshot]:
+def snapshots(
+    stacks: Sequence[Blocks], times: Iterable[float], weight: int = 1
+) -> Iterator[Snapshot]:
     """Show these stacks, numbered from 0, at each of the times."""
     for now in times:
         shown = [each.site(i, now, weight) for i, each in enumerate(stacks)]
