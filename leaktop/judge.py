@@ -225,7 +225,7 @@ class Judge:
         _note_rises(one, now, passed)
         quiet = now - one["rose"] - LAG_S - 3 * one["gap"]
         fading = np.exp(-np.maximum(quiet, 0.0) / (FORGET_S + one["gap"]))
-        one["score"] = evidence.score * fading
+        one["score"] = np.round(evidence.score * fading, 3)
         one["span"] = evidence.span
         one["rate"] = evidence.rate * one["bytes"] / np.maximum(one["level"], 1.0)
         one["old"] = one["count"] - (one["allocs"] - evidence.allocs_then)

@@ -255,6 +255,7 @@ class DetailScreen(LiveScreen):
         verdicts = reading.verdicts if reading else {}
         self._verdict.show(verdicts.get(self.site.stack_id), judged=bool(verdicts))
         self._lifetimes.show(self.site.lifetimes, estimated=self._estimated)
+        self.query_one("#right").set_class(self._lifetimes.display, "with-lifetimes")
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
 

@@ -10,6 +10,8 @@ from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
 from leaktop.widgets.verdict import mark, style_of
 
+MEDIUM = 72
+"""Cells from which WHERE can spare some for one more column."""
 WIDE = 120
 """Cells from which the table shows more columns."""
 
@@ -46,6 +48,8 @@ class Room(Enum):
     """How wide the table has to be for a column."""
 
     ANY = "any"
+    MEDIUM = "medium"
+    """``MEDIUM``, or any width where the column is asked for by name."""
     SPARE = "spare"
     """``WIDE``, or any width where the column is asked for by name."""
     NARROW = "narrow"
@@ -155,6 +159,7 @@ COLUMNS = (
         Column("SUSPECT", 9, SortKey.SUSPECT),
         _suspect,
         _of_blocks,
+        Room.MEDIUM,
         style=_style_of_suspect,
     ),
     SiteColumn("calls", Column("CALLS", 9), _calls, _of_pages),
@@ -181,10 +186,12 @@ def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColu
     from the right.
     """
     rooms = (Room.ANY, *((Room.WIDE, Room.SPARE) if width >= WIDE else (Room.NARROW,)))
+    if width >= MEDIUM:
+        rooms = (*rooms, Room.MEDIUM)
     shown = [each for each in COLUMNS if each.applies(rows)]
     if not wanted:
         return tuple(each for each in shown if each.room in rooms)
-    rooms = (*rooms, Room.SPARE)
+    rooms = (*rooms, Room.MEDIUM, Room.SPARE)
     named = [e for name in wanted for e in shown if e.name == name and e.room in rooms]
     while named and 4 + sum(each.column.width for each in named) + _WHERE_LEAST > width:
         named.pop()

@@ -12,6 +12,7 @@ _WORTH_A_NUMBER = 0.05
 
 def mark(score: float) -> str:
     """Return a score with signs for it, which do not rest on colour: ``!! 0.97``, ``! 0.55``."""
+    score = round(score, 2)  # as it is read
     if score < _WORTH_A_NUMBER:
         return "·"
     signs = "!! " if score >= CERTAIN else "! " if score >= SUSPICIOUS else ""
@@ -20,6 +21,7 @@ def mark(score: float) -> str:
 
 def style_of(score: float) -> str:
     """Return the component style for a score; empty where it needs none."""
+    score = round(score, 2)
     return "bad" if score >= CERTAIN else "warn" if score >= SUSPICIOUS else ""
 
 
