@@ -200,6 +200,17 @@ static NOINLINE double cache_of_bytes(work *w)
     return waiting(w, w->a);
 }
 
+/* 200 MB in large entries, some of which are replaced all the time. */
+static NOINLINE double large_cache(work *w)
+{
+    do
+        hold(w, malloc(65536), 65536);
+    while (w->bytes < 1e7 && w->count < 3200);
+    if (w->count > 3200)
+        drop_oldest(w);
+    return w->count < 3200 ? 0.001 : 0.05 * w->scale;
+}
+
 static void begin_pool(work *w)
 {
     w->a = between(w, 1.5, 4) * w->scale;
@@ -285,6 +296,7 @@ static const struct kind kinds[] = {
     {"startup_data", 0, begin_data, startup_data},
     {"lru_cache", 0, begin_cache, lru_cache},
     {"cache_of_bytes", 0, begin_cache, cache_of_bytes},
+    {"large_cache", 0, no_beginning, large_cache},
     {"pool_in_steps", 0, begin_pool, pool_in_steps},
     {"queue_with_bursts", 0, begin_queue, queue_with_bursts},
     {"periodic_batch", 0, begin_batch, periodic_batch},
