@@ -174,7 +174,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--sort",
         type=_sort_key,
         metavar="KEY",
-        help="sort by bytes, count, growth or age (default bytes)",
+        help="sort by bytes, count, growth, age or suspect (default bytes)",
     )
     add(
         "-t",

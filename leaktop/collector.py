@@ -45,6 +45,7 @@ from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:
     from leaktop.history import History
+    from leaktop.judge import Judge
 
 JOIN_S = 0.3
 """How long ``stop`` waits for the source to detach; the tick thread goes on by itself."""
@@ -203,6 +204,7 @@ class _TickThread(threading.Thread):
         self._wishes = _Wishes()
         # The rest is this thread's own.
         self._history: History
+        self._judge: Judge
         self._watched: int | None = None
         self._listed: tuple[int, int, int] | None = None
         self._detail_due = 0.0
@@ -223,9 +225,11 @@ class _TickThread(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
-        from leaktop.history import History  # noqa: PLC0415  (numpy, after the first paint)
+        # numpy, after the first paint
+        from leaktop.history import History  # noqa: PLC0415
+        from leaktop.judge import Judge  # noqa: PLC0415
 
-        self._history = History()
+        self._history, self._judge = History(), Judge()
         started = False
         try:
             self._source.start(lambda text: self._owner.post(Progress(text)))
@@ -340,7 +344,7 @@ class _TickThread(threading.Thread):
     def _read(self) -> None:
         snapshot = self._source.snapshot()
         self._tell_what_is_traced()
-        reading = self._reading = self._history.add(snapshot)
+        reading = self._reading = self._judge.of(self._history.add(snapshot))
         self._owner.post(SnapshotReady(reading, self._history.trend()))
         if snapshot.note is not None:
             self._gone = True

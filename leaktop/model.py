@@ -445,6 +445,7 @@ class SortKey(StrEnum):
     COUNT = "count"
     GROWTH = "growth"
     AGE = "age"
+    SUSPECT = "suspect"
 
 
 LOSSES: Mapping[str, str] = {

@@ -146,12 +146,14 @@ def _print_snapshots(
     # numpy and much else, once the source is at work
     from leaktop.analyze import ordered  # noqa: PLC0415
     from leaktop.history import History  # noqa: PLC0415
+    from leaktop.judge import Judge  # noqa: PLC0415
     from leaktop.report_json import event_json, json_line  # noqa: PLC0415
     from leaktop.report_text import event_text, text  # noqa: PLC0415
 
     show_event = event_json if options.as_json else event_text
     show = json_line if options.as_json else text
-    history, sieve = History(), Sieve(IgnoreList(options.ignore))
+    history, judge = History(), Judge()
+    sieve = Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
@@ -161,7 +163,7 @@ def _print_snapshots(
         due += options.delay_s
         _wait(source, stop, due, out, show_event if options.trace else None)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
-        reading = history.add(source.snapshot())
+        reading = judge.of(history.add(source.snapshot()))
         ignored = _sift(sieve, reading.snapshot.sites, source)
         top = ignored.rest(ordered(reading, options.sort))[: options.top]
         frames = source.resolve([site.stack_id for site in top], lines=True)

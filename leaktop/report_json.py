@@ -11,6 +11,7 @@ from leaktop.analyze import Reading
 from leaktop.command import signal_name
 from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import (
+    LIFETIME_EDGES_S,
     UNLIMITED,
     BlockPage,
     Counters,
@@ -20,6 +21,7 @@ from leaktop.model import (
     Site,
     Snapshot,
     Target,
+    Verdict,
 )
 
 JSON_VERSION = 1
@@ -179,6 +181,8 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,
+        **_json_lifetimes(site.lifetimes),
+        **_json_verdict(reading.verdicts.get(site.stack_id)),
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
         **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
@@ -195,6 +199,21 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
             for frame in frames
         ],
     }
+
+
+def _json_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    # nothing where leaks are not judged
+    if verdict is None:
+        return {}
+    return {"suspect": round(verdict.score, 3), "suspect_reason": verdict.reason}
+
+
+def _json_lifetimes(frees: Sequence[int]) -> dict[str, Any]:
+    # nothing where they are not counted; else the bands that have any, by where they begin
+    if not frees:
+        return {}
+    bands = zip(LIFETIME_EDGES_S, frees, strict=True)
+    return {"lifetimes": [{"from_s": edge, "frees": count} for edge, count in bands if count]}
 
 
 # Bytes that are no UTF-8 reach us as lone surrogates, which strict JSON readers refuse.

@@ -9,6 +9,7 @@ from leaktop.format import clean
 from leaktop.gate import Grown
 from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import BlockPage, Counters, Event, Frame, Site, Snapshot
+from leaktop.verdicts import SUSPICIOUS
 
 _NO_ROOM = "[no room for its stack: see --max-stacks]"
 
@@ -51,6 +52,9 @@ def text(
         lines.append(f"\t{_figures(snapshot, held)} from stack{of}")
         if site.cache:
             lines.append(f"\t\t[of slab cache {clean(site.cache)}]")
+        verdict = reading.verdicts.get(site.stack_id)
+        if verdict is not None and verdict.score >= SUSPICIOUS:
+            lines.append(f"\t\t[suspect {verdict.score:.2f}: {verdict.reason}]")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
         if not site.frames:
             lines.append(f"\t\t{_NO_ROOM}")

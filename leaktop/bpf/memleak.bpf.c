@@ -38,6 +38,8 @@ static __always_inline u64 whole_pages(u64 length)
 
 #include "stacks.bpf.h"
 
+#include "counting.bpf.h"
+
 #include "unwind.bpf.h"
 
 #include "shapes.bpf.h"

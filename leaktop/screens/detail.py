@@ -21,12 +21,14 @@ from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
 from leaktop.widgets.histogram import HistogramView
 from leaktop.widgets.key_hints import KeyHints
+from leaktop.widgets.lifetimes import LifetimesView
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
 from leaktop.widgets.trend import sparkline
+from leaktop.widgets.verdict import VerdictLine
 
 _CACHE_CELLS = 24
 
@@ -188,6 +190,7 @@ class DetailScreen(LiveScreen):
         self._bar = StatusBar()
         self._filter_line = FilterLine()
         self._head = StackHead()
+        self._verdict = VerdictLine()
         self._view = FramesView(id="frames")
         self._notes = NotesView()
         self._source = SourceView()
@@ -199,6 +202,7 @@ class DetailScreen(LiveScreen):
         self._keys = KeyHints(())
         self._ages = HistogramView("AGE", age_label, id="ages")
         self._sizes = HistogramView("SIZE", size_label, id="sizes")
+        self._lifetimes = LifetimesView()
         for view in (self._ages, self._sizes):
             view.show(None, note="reading the live blocks ...")
 
@@ -207,6 +211,7 @@ class DetailScreen(LiveScreen):
         yield self._bar
         yield self._filter_line
         yield self._head
+        yield self._verdict
         with Container(id="body"):
             with Vertical(id="left"):
                 yield self._view
@@ -218,6 +223,7 @@ class DetailScreen(LiveScreen):
             with Container(id="right"):
                 yield self._ages
                 yield self._sizes
+                yield self._lifetimes
         yield self._keys
 
     def on_mount(self) -> None:
@@ -247,6 +253,10 @@ class DetailScreen(LiveScreen):
             pages=bool(reading and reading.snapshot.growth),
             ignored=self.site.stack_id in status.ignored.entries,
         )
+        verdicts = reading.verdicts if reading else {}
+        self._verdict.show(verdicts.get(self.site.stack_id), judged=bool(verdicts))
+        self._lifetimes.show(self.site.lifetimes, estimated=self._estimated)
+        self.query_one("#right").set_class(self._lifetimes.display, "with-lifetimes")
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
 

@@ -49,6 +49,12 @@ COLUMNS = (
     ("BLOCKS", "how many blocks that is"),
     ("GROWTH/s", "change of BYTES a second, over the last 10 seconds"),
     ("OLDEST", "age of the oldest block held; ≤ where only an upper bound is known"),
+    (
+        "SUSPECT",
+        "how much its figures look like a leak's, from 0 to 1: ! from 0.45 on, !! from 0.8 on;"
+        " the line below the table says why, for the selected row",
+    ),
+    ("LIFETIME", "in a stack: how long the blocks that it freed had been held"),
     ("ALLOCS", "allocations since counting started; FREES: how many of them were freed"),
     ("WHERE", "the innermost function that is no allocator or C++ library code, and its module"),
     ("held", "outstanding bytes of all stacks, and their trend over the last ticks"),

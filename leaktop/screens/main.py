@@ -23,6 +23,7 @@ from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_columns import Rows
 from leaktop.widgets.site_table import SiteTable
 from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
+from leaktop.widgets.verdict import VerdictLine
 
 _HINTS = (
     ("Enter", "open"),
@@ -124,6 +125,7 @@ class MainScreen(LiveScreen):
         self.table = SiteTable(columns)
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
+        self._verdict = VerdictLine()
         self._output = OutputPane(command) if command and command.output else None
 
     def compose(self) -> ComposeResult:
@@ -132,6 +134,7 @@ class MainScreen(LiveScreen):
         yield self._filters
         yield self.table
         yield self._stack
+        yield self._verdict
         if self._output is None:
             yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
         else:
@@ -186,6 +189,7 @@ class MainScreen(LiveScreen):
             Rows(
                 sites=sites,
                 growth=reading.growth if reading else {},
+                suspicion=reading.suspicion if reading else {},
                 names=self._names,
                 sort=self.sort,
                 reverse=self.reverse,
@@ -239,6 +243,9 @@ class MainScreen(LiveScreen):
             truncated=bool(site and site.truncated),
             empty=no_stack(site.stack_id) if site else "",
         )
+        verdicts = reading.verdicts if (reading := self._status.reading) else {}
+        verdict = verdicts.get(site.stack_id) if site else None
+        self._verdict.show(verdict, judged=bool(verdicts))
 
     @on(RowsView.Moved)
     def _moved(self) -> None:

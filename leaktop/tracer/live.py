@@ -112,6 +112,7 @@ class LiveSource:
         crew.look_after(kit, self._filters, called=bool(called))
         self._learn_what_is_traced()
         used = min(int(program.stack_count.entries[0]), self._loading.capacity.stacks)
+        program.lifetimes.read(used + 1)
         stats = program.stack_stats.entries[: used + 1].copy()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         stacks.learn(used)
@@ -121,7 +122,8 @@ class LiveSource:
         held = None
         if self._filters.older_s:
             held = held_before(program, stacks.ids, now_ns - int(self._filters.older_s / _NS))
-        sites = sites_of(stacks, shown, held, now_ns, pids)
+        lifetimes = program.lifetimes.by_id(stacks.ids, stats)
+        sites = sites_of(stacks, shown, held, now_ns, pids, lifetimes=lifetimes)
         return Snapshot(
             time_ns=wall_ns,
             elapsed_s=(now_ns - self._started_ns) * _NS,

@@ -10,7 +10,7 @@ from leaktop.model import Histogram
 from leaktop.widgets.lines import LinesView
 from leaktop.widgets.trend import bar
 
-_LABEL = 11
+LABEL = 11
 _FIGURE = 7
 
 
@@ -38,10 +38,10 @@ class HistogramView(LinesView):
 
     def line(self, y: int) -> Strip:
         """Draw the title or one band."""
-        width = max(0, (self.size.width - _LABEL - 2 * _FIGURE - 3) // 2)
+        width = max(0, (self.size.width - LABEL - 2 * _FIGURE - 3) // 2)
         if y == 0:
             line = self.builder(self.style("heading"))
-            line.cell(f" {self._title}", _LABEL)
+            line.cell(f" {self._title}", LABEL)
             line.cell("BYTES", _FIGURE, right=True).put(" " * (width + 1))
             return line.cell("BLOCKS", _FIGURE, right=True).strip()
         line = self.builder()
@@ -56,7 +56,7 @@ class HistogramView(LinesView):
             return line.strip()
         low = folded.edges[index]
         high = folded.edges[index + 1] if index + 1 < len(folded.edges) else None
-        line.cell(self._label(low, high), _LABEL, self.style("dim"), right=True)
+        line.cell(self._label(low, high), LABEL, self.style("dim"), right=True)
         for in_words, values, style in (
             (fmt.format_bytes, folded.bytes, "good"),
             (fmt.format_count, folded.counts, "warn"),

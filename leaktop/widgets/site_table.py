@@ -99,7 +99,9 @@ class SiteTable(KeyedRowsView):
         line = self.builder(self.style("cursor") if selected else plain)
         line.put("▸" if selected else " ")
         for each in self._columns:
-            line.cell(each.figure(self._rows, site), each.column.width, right=True)
+            style = "" if selected else each.style(self._rows, site)
+            figure = each.figure(self._rows, site)
+            line.cell(figure, each.column.width, self.style(style) if style else None, right=True)
         self._put_names(line, site, plain=selected)
         return line.strip()
 

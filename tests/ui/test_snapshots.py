@@ -84,6 +84,7 @@ def _kernel() -> ScriptedSource:
             source.names[number],
             60.0,
             cache=cache,
+            lifetimes=(2, 0, 1, 2, *([0] * 20)),
         )
         for number, (cache, _) in stacks.items()
     )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from leaktop.model import Counters, Frame, Site
 from leaktop.tracer.blocks import Held
+from leaktop.tracer.lifetimes import NONE_FREED
 from leaktop.tracer.stacks import Stack, StackBook
 from leaktop.tracer.sums import sites_of
 
@@ -27,8 +28,13 @@ def row(size: int, allocs: int, frees: int, oldest_s: float, *, freed: bool = Fa
     return [size, allocs, frees, NOW - int(oldest_s * 1e9), int(freed), 100 * allocs]
 
 
-def rows(counts: dict[int, list[int]], held: dict[int, Held] | None = None) -> dict[int, Site]:
-    return {site.stack_id: site for site in sites_of(STACKS, counts, held, NOW, {3: 1234})}
+def rows(
+    counts: dict[int, list[int]],
+    held: dict[int, Held] | None = None,
+    lifetimes: dict[int, tuple[int, ...]] | None = None,
+) -> dict[int, Site]:
+    found = sites_of(STACKS, counts, held, NOW, {3: 1234}, lifetimes=lifetimes or {})
+    return {site.stack_id: site for site in found}
 
 
 def test_one_id() -> None:
@@ -45,6 +51,14 @@ def test_parts_count_as_their_whole() -> None:
     assert found[10].counters == Counters(1120, 8, 14, 6, alloc_bytes=1400)
     assert (found[10].oldest_s, found[10].oldest_exact) == (4.0, True)
     assert found[10].frames == (Frame(10),)
+
+
+def test_lifetimes_of_parts_count_as_those_of_their_whole() -> None:
+    lifetimes = {11: (1, *NONE_FREED[1:]), 12: (*NONE_FREED[:-1], 2), 30: (7, *NONE_FREED[1:])}
+    counts = {11: row(8, 2, 1, 4), 10: row(8, 1, 0, 2), 12: row(20, 3, 2, 3), 20: row(8, 1, 0, 2)}
+    found = rows(counts, None, lifetimes)
+    assert found[10].lifetimes == (1, *NONE_FREED[1:-1], 2)
+    assert found[20].lifetimes == NONE_FREED
 
 
 def test_parts_of_a_whole_that_never_counted() -> None:
