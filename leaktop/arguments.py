@@ -38,7 +38,8 @@ _OF_BLOCKS = (
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
 4 no such target, or a command that cannot be started, 5 grew above --fail-over. Bytes take k, M or
-G. Without a terminal on standard output, -b is implied.
+G. Without a terminal on standard output, -b is implied. Defaults of your own:
+~/.config/leaktop/config.toml.
 """
 
 

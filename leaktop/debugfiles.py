@@ -24,6 +24,7 @@ from functools import cache
 from typing import NamedTuple
 
 from leaktop.elf import ElfError, ElfFile
+from leaktop.invoker import invoker
 from leaktop.modules import Module
 from leaktop.root import RefusedError, Root
 
@@ -240,11 +241,10 @@ def _cache_folders() -> list[str]:
     chosen = os.environ.get("DEBUGINFOD_CACHE_PATH")
     general = os.environ.get("XDG_CACHE_HOME")
     folders = [chosen, f"{general}/debuginfod_client" if general else None]
-    users = [os.geteuid()]
-    caller = os.environ.get("SUDO_UID", "")
-    if os.geteuid() == 0 and caller.isascii() and caller.isdigit():
-        users.insert(0, int(caller))
-    for user in users:
-        with suppress(KeyError, OverflowError):
-            folders.append(f"{pwd.getpwuid(user).pw_dir}/.cache/debuginfod_client")
+    homes = []
+    if (caller := invoker()) is not None and caller.uid != os.geteuid():
+        homes.append(str(caller.home))
+    with suppress(KeyError):
+        homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    folders += [f"{home}/.cache/debuginfod_client" for home in homes]
     return [folder for folder in folders if folder and folder.startswith("/")]
