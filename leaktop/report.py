@@ -13,7 +13,6 @@ from leaktop.command import Command, describe_end
 from leaktop.descriptors import wait_readable
 from leaktop.format import clean
 from leaktop.gate import Grown, Limit, growth_between
-from leaktop.ignore import Entry, Ignored, IgnoreList, Sieve
 from leaktop.model import (
     EVENTS_MAX,
     LOSSES,
@@ -30,6 +29,7 @@ from leaktop.source import Source
 if TYPE_CHECKING:
     from leaktop.analyze import Reading
     from leaktop.exporting import Trends
+    from leaktop.ignore import Entry, Ignored, Sieve
 
 DONE, FAILED, TOO_MUCH = 0, 1, 5
 """Exit codes; the last where it grew more than is let pass."""
@@ -52,7 +52,7 @@ class BatchOptions:
     """Print each event; the source has to log all stacks."""
     show_allocs: bool = False
     """List the live blocks of each stack that is printed."""
-    ignore: Sequence[Entry] = ()
+    ignore: "Sequence[Entry]" = ()
     """Stacks that are not printed, only counted."""
     exports: Sequence[Path] = ()
     """Files to write after the last snapshot."""
@@ -146,6 +146,7 @@ def _print_snapshots(
     # numpy and much else, once the source is at work
     from leaktop.analyze import ordered  # noqa: PLC0415
     from leaktop.history import History  # noqa: PLC0415
+    from leaktop.ignore import IgnoreList, Sieve  # noqa: PLC0415
     from leaktop.judge import Judge  # noqa: PLC0415
     from leaktop.report_json import event_json, json_line  # noqa: PLC0415
     from leaktop.report_text import event_text, text  # noqa: PLC0415
@@ -187,7 +188,7 @@ def _print_snapshots(
             return _Run(first, reading, history, at_first | ignored.entries.keys())
 
 
-def _sift(sieve: Sieve, sites: Sequence[Site], source: Source) -> Ignored:
+def _sift(sieve: "Sieve", sites: Sequence[Site], source: Source) -> "Ignored":
     unknown = sieve.unknown(sites)
     return sieve.sift(sites, source.resolve(unknown, lines=False) if unknown else {})
 
