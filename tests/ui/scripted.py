@@ -104,6 +104,7 @@ class ScriptedSource:
         self.steps = steps
         self.unnamed = dict(unnamed or {})
         self.tracing = tracing
+        self.no_detail = ""
         self.held: dict[int, Sequence[LiveBlock]] = {}
         self.content: dict[int, bytes] = {}
         self.happened: list[Event] = []
@@ -142,7 +143,7 @@ class ScriptedSource:
     def detail(self, stack_id: int) -> StackDetail:
         self._enter("detail")
         if stack_id not in self.details:
-            raise SourceError(f"stack {stack_id:x} holds nothing")
+            raise SourceError(self.no_detail or f"stack {stack_id:x} holds nothing")
         return self.details[stack_id]
 
     def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
