@@ -483,6 +483,12 @@ class LeaktopApp(App[int]):
         elif covered and not small:
             self.pop_screen()
 
+    # Textual would print a traceback where nobody sees it, and end as if nothing had happened.
+    def _handle_exception(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = f"internal error ({type(error).__name__}: {error}); please report it"
+        super()._handle_exception(error)
+
     # None on the way out.
     @property
     def _top(self) -> Screen[None] | None:
