@@ -299,6 +299,7 @@ class LeaktopApp(App[int]):
         if estimate is None or not estimate.much:
             self._open(estimating.process, growth=False)
         else:
+            self._note(attaching="")
             question = offer(_label(estimating.process), estimate)
             self.push_screen(question, self._offered)
 

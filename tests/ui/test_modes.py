@@ -6,37 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from leaktop.model import Counters, Filters, Growth, Tracing
+from leaktop.model import Counters, Filters
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.question import QuestionScreen
 from leaktop.source import SourceError
 from tests.ui.driving import Driver, driving
 from tests.ui.picking import CHEAP, DEAR, LEAKY, Machine, PickerDriver, picking_from
-from tests.ui.scripted import LINES, NAMES, TARGET, ScriptedSource, leaky_source, sites_at, snapshot
-
-GROWTH = Tracing(way="tracepoints", growth="page faults, brk, mmap")
-
-
-def growing_source(seconds: int = 60) -> ScriptedSource:
-    """The same process as growth mode sees it after some seconds."""
-    sites = [
-        replace(
-            each,
-            counters=Counters(
-                each.counters.bytes // 4096 * 4096,
-                each.counters.bytes // 4096,
-                each.counters.bytes // 8192 + 1,
-                calls=i % 2 * 12,
-            ),
-            oldest_s=None,
-        )
-        for i, each in enumerate(sites_at(seconds))
-    ]
-    shot = replace(snapshot(float(seconds), sites), growth=Growth(3 << 20))
-    source = ScriptedSource([shot], names=NAMES, lines=LINES, tracing=GROWTH)
-    source.no_detail = "no ages and sizes: growth mode sees pages, not blocks"
-    return source
+from tests.ui.scripted import (
+    TARGET,
+    ScriptedSource,
+    growing_source,
+    leaky_source,
+    sites_at,
+    snapshot,
+)
 
 
 @asynccontextmanager
@@ -306,3 +290,24 @@ async def test_what_tracing_costs_is_said_where_it_is_much() -> None:
         await driver.until(lambda: mode_of(driver) is True)
         await driver.tick()
         assert "tracing slows it" not in driver.text()
+
+
+async def test_the_chart_of_a_stack_s_pages() -> None:
+    machine = Machine()
+    async with traced_in(machine, growing_source(range(1, 9)), growth=True) as driver:
+        for _ in range(7):
+            await driver.tick()
+        await driver.press("j", "j")
+        screen = await driver.opened()
+        await driver.until(lambda: len(screen._chart._values) == 8)
+        lines = driver.text().split("\n")
+        first = next(i for i, line in enumerate(lines) if "NEW PAGES of this stack" in line)
+        chart = [line[8:16] for line in lines[first + 1 : -1]]
+        # what the leak took grows evenly from the first tick to the last, which is the greatest
+        assert [len(line.rstrip()) for line in chart] == [8] * len(chart)
+        assert chart[0].startswith("   ")
+        assert chart[0].endswith("█")
+        assert set(chart[-1][2:]) == {"█"}
+        assert lines[first + 1].startswith("   148K")
+        assert "blocks" not in lines[-1]
+        assert "log" not in lines[-1]
