@@ -6,12 +6,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 
-from leaktop.model import Frame, Process, ProcessSort, Site, Snapshot, SortKey, Target, Verdict
+from leaktop.model import (
+    Estimate,
+    Frame,
+    Process,
+    ProcessSort,
+    Site,
+    Snapshot,
+    SortKey,
+    Target,
+    Verdict,
+)
 from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [
     "Rates",
     "Reading",
+    "cost_between",
     "frame_that_matters",
     "haystack",
     "is_plumbing",
@@ -24,6 +35,9 @@ __all__ = [
 ]
 
 _HAYSTACK_LIMIT = 64 * 1024
+_SAMPLED_COST = 0.6
+"""Of a call that sampling leaves out, by one that is kept (docs/performance.md)."""
+_LEAST_OWN = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,23 @@ class Reading:
     """By stack id; empty where leaks are not judged."""
     suspicion: Mapping[int, float] = field(default_factory=dict)
     """The verdicts' scores alone, which cost less to have of thousands."""
+
+
+def cost_between(before: Snapshot, now: Snapshot, call_cost_s: float) -> Estimate | None:
+    """Return what exact tracing cost a process between two snapshots; None where it cannot be told.
+
+    ``call_cost_s``: processor time that tracing adds to a call that is kept. What it took is not
+    the process's own, of which a fifth at the least is left, as it cannot be told more exactly.
+    """
+    passed = now.elapsed_s - before.elapsed_s
+    if before.target.busy_s is None or now.target.busy_s is None or passed <= 0:
+        return None
+    if now.filters.sample_rate > 1:
+        call_cost_s *= _SAMPLED_COST
+    calls_per_s = (now.totals.allocs - before.totals.allocs) / passed
+    busy = (now.target.busy_s - before.target.busy_s) / passed
+    own = max(busy - calls_per_s * call_cost_s, busy * _LEAST_OWN)
+    return Estimate(calls_per_s, call_cost_s, own)
 
 
 def ordered(reading: Reading, key: SortKey, *, reverse: bool = False) -> list[Site]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import events, on
 from textual.app import App
@@ -24,10 +24,11 @@ from leaktop.config import Config
 from leaktop.export import ExportError
 from leaktop.export.formats import FORMATS, format_of
 from leaktop.exporting import default_name
-from leaktop.format import clean
+from leaktop.format import clean, format_slowdown
 from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
-from leaktop.picking import Picking, Watcher, open_apart
+from leaktop.modes import Estimating, Modes, Opening, measure_cost_apart, open_apart
+from leaktop.picking import Picking, Watcher
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import HelpScreen, Settings
 from leaktop.screens.leaving import LeavingScreen
@@ -39,6 +40,7 @@ from leaktop.screens.saving import SavingScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
+from leaktop.switching import Switch, ask_to_leave, name_of, offer, why_not
 from leaktop.terminal import TerminalDriver
 from leaktop.theme import choose_theme
 from leaktop.widgets.filter_bar import next_rate
@@ -48,6 +50,8 @@ from leaktop.widgets.status_bar import Stage
 _DEFAULTS = Config()
 _NOTICE_S = 10.0
 _HANGUP_S = 2.0
+_OFTEN_A_S = 2000
+"""Allocations a second from which on it is looked into what tracing costs."""
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
 
@@ -62,7 +66,8 @@ class LeaktopApp(App[int]):
     back when that is left. Nothing is attached before the first paint, and everything is detached
     before the process can end. Where the given source fails, ``failure`` is the message to print
     once the screen is gone. With ``iterations`` it quits by itself when it has shown so many
-    snapshots. ``command`` is the target where leaktop started it.
+    snapshots. ``command`` is the target where leaktop started it. ``modes`` opens what is picked,
+    and the other mode of what is traced.
     """
 
     CSS_PATH = "app.tcss"
@@ -84,6 +89,7 @@ class LeaktopApp(App[int]):
         source: Source | None = None,
         *,
         picking: Picking | None = None,
+        modes: Modes | None = None,
         command: Command | None = None,
         filters: Filters,
         delay_s: float = 1.0,
@@ -115,14 +121,19 @@ class LeaktopApp(App[int]):
         self._exports = exports
         self._collectors: list[Collector] = []
         self._exit_code = 0
-        self._session = None if source is None else self._new_session(source)
-        self._picking = picking
+        self._tracing_modes = modes
+        self._session = None if source is None else self._new_session(source, self._first())
+        self._switch: Switch | None = None
         self._picker: PickerScreen | None = None
         self._watcher: Watcher | None = None
         if source is None and picking is not None:
             self._picker = PickerScreen(picking.warning or self._settings.notice)
             self._watcher = Watcher(picking, self.post_message)
-        self._opening: Process | None = None
+        self._estimating: Estimating | None = None
+        self._opening: Opening | None = None
+        self._slowdown = ""
+        self._cost_of_a_call: float | None = None
+        self._measuring_cost = False
         self._ending: dict[object, str] = {}
 
     @property
@@ -167,9 +178,13 @@ class LeaktopApp(App[int]):
     def _said(self, message: say.Said) -> None:
         if isinstance(message, say.Closed):
             self._source_closed(message)
+        if self._switch is not None and self._switch.concerns(message):
+            self._switch_said(self._switch, message)
         if (session := self._session) is None or message.collector is not session.collector:
             return  # late words of a session that was left
         session.take(message)
+        if isinstance(message, say.SnapshotReady):
+            self._want_cost(session, message)
         if isinstance(message, say.Ready) and self._command is not None:
             self._command.go()
         if isinstance(message, say.SnapshotReady) and session.shown == self._iterations:
@@ -182,6 +197,21 @@ class LeaktopApp(App[int]):
         if isinstance(message, say.Exported | say.StackCopied):
             self.set_timer(_NOTICE_S, partial(session.forget, session.status.notice))
         self._show_attaching()
+
+    # Only once there is something to be told: until then leaktop leaves itself alone.
+    def _want_cost(self, session: Session, message: say.SnapshotReady) -> None:
+        modes, opening = self._tracing_modes, session.opening
+        exact = opening is not None and not opening.growth
+        if exact:
+            session.cost_of_a_call = self._cost_of_a_call
+        often = message.reading.rates.allocs_per_s > _OFTEN_A_S
+        if modes is not None and exact and often and not self._measuring_cost:
+            self._measuring_cost = True
+            measure_cost_apart(modes, self.post_message)
+
+    @on(say.CostMeasured)
+    def _cost_measured(self, message: say.CostMeasured) -> None:
+        self._cost_of_a_call = message.seconds
 
     @on(DetailScreen.BlocksWanted)
     def _blocks_wanted(self, message: DetailScreen.BlocksWanted) -> None:
@@ -254,36 +284,125 @@ class LeaktopApp(App[int]):
 
     @on(PickerScreen.Picked)
     def _picked(self, message: PickerScreen.Picked) -> None:
-        if self._picking is not None and self._opening is None and self._session is None:
-            self._opening = process = message.process
-            label = clean(f"{process.pid} ({process.comm})")
-            self._note(attaching=f"attaching to {label}", failed="")
-            open_apart(self._picking, process, self.post_message)
+        busy = self._estimating or self._opening or self._session
+        if self._tracing_modes is not None and busy is None:
+            label = _label(message.process)
+            self._note(attaching=f"measuring what exact tracing would cost {label}", failed="")
+            self._estimating = Estimating(self._tracing_modes, message.process, self.post_message)
+
+    @on(say.Estimated)
+    def _estimated(self, message: say.Estimated) -> None:
+        estimating, estimate = self._estimating, message.estimate
+        if estimating is None or message.estimating is not estimating:
+            return  # no longer wanted
+        self._slowdown = f", slowing it {format_slowdown(estimate)}" if estimate else ""
+        if estimate is None or not estimate.much:
+            self._open(estimating.process, growth=False)
+        else:
+            self._note(attaching="")
+            question = offer(_label(estimating.process), estimate)
+            self.push_screen(question, self._offered)
+
+    def _offered(self, key: str | None) -> None:
+        if (estimating := self._estimating) is None or key is None:
+            self._left()
+        else:
+            self._open(estimating.process, growth=key == "enter")
+
+    def _open(self, process: Process, *, growth: bool) -> None:
+        assert self._tracing_modes is not None
+        self._estimating = None
+        if growth:
+            self._slowdown = ""
+        self._opening = Opening(process, growth, Filters() if growth else self._limits)
+        self._note(attaching=f"attaching to {_label(process)}{self._slowdown}")
+        open_apart(self._tracing_modes, self._opening, self.post_message)
 
     @on(say.OpenFailed)
     def _open_failed(self, message: say.OpenFailed) -> None:
-        if message.process is self._opening:
+        if self._switch is not None and message.opening is self._switch.opening:
+            self._end_switch(message.error)
+        elif message.opening is self._opening:
             self._opening = None
             self._note_failure(message.error)
 
     @on(say.SourceOpened)
     def _source_opened(self, message: say.SourceOpened) -> None:
-        if message.process is self._opening:
-            self._opening = None
-            self._session = self._new_session(message.source)
+        if self._switch is not None and message.opening is self._switch.opening:
+            self._switch.opened(message.source)
+        elif self._opening is not None and message.opening is self._opening:
+            opening, self._opening = self._opening, None
+            self._session = self._new_session(message.source, opening)
             self._session.collector.start()
         else:  # no longer wanted
             threading.Thread(target=message.source.close, daemon=True).start()
 
+    @on(MainScreen.SwitchWanted)
+    def _switch_wanted(self) -> None:
+        if (session := self._session) is None or self._switch is not None:
+            return
+        if why := why_not(session, self._tracing_modes):
+            session.refuse(why)
+        elif (question := ask_to_leave(session)) is not None:
+            self.push_screen(question, self._switch_answered)
+        else:
+            self._begin_switch(session)
+
+    def _switch_answered(self, key: str | None) -> None:
+        if (
+            key is not None
+            and self._session is not None
+            and not why_not(self._session, self._tracing_modes)
+        ):
+            self._begin_switch(self._session)
+
+    def _begin_switch(self, session: Session) -> None:
+        assert self._tracing_modes is not None
+        assert session.opening is not None
+        session.refuse("")
+        if not session.opening.growth:
+            self._limits = session.status.filters
+        filters = self._limits if session.opening.growth else Filters()
+        self._switch = Switch(
+            self._tracing_modes, session, filters, self._new_session, self.post_message
+        )
+
+    def _switch_said(self, switch: Switch, message: say.Said) -> None:
+        if isinstance(message, say.SourceFailed):
+            self._end_switch(message.error)
+        elif (session := switch.take(message)) is not None:
+            self._switch, old, self._session = None, switch.old, session
+            while not isinstance(self._top, MainScreen):  # what is open of the old one's
+                self.pop_screen()
+            self._let_go(old)
+            session.show_activity(f"ending {name_of(growth=not switch.opening.growth)} ...")
+            self._cover(self.size)
+
+    def _end_switch(self, error: SourceError | None) -> None:
+        if (switch := self._switch) is not None:
+            self._switch = None
+            if error is None:
+                switch.cancel()
+            else:
+                switch.failed(error)
+
     @on(PickerScreen.Cancelled)
     @on(MainScreen.Left)
     def _left(self) -> None:
-        """Leave the session that was picked, or is about to be."""
+        """Leave the session that was picked, or is about to be; before that a change of mode."""
+        if self._switch is not None:
+            self._end_switch(None)
+            return
         if self._picker is None or self._watcher is None:
+            if self._session is not None:
+                self._session.refuse("")  # it was read
             return
         if isinstance(self._top, MainScreen):
             self.pop_screen()
         self._opening = None
+        if self._estimating is not None:
+            self._estimating.stop()
+            self._estimating = None
         if self._session is not None:
             self._let_go(self._session)
             self._session = None
@@ -365,24 +484,42 @@ class LeaktopApp(App[int]):
         elif covered and not small:
             self.pop_screen()
 
+    # Textual would print a traceback where nobody sees it, and end as if nothing had happened.
+    def _handle_exception(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = f"internal error ({type(error).__name__}: {error}); please report it"
+        super()._handle_exception(error)
+
     # None on the way out.
     @property
     def _top(self) -> Screen[None] | None:
         return self.screen_stack[-1] if self.screen_stack else None
 
-    def _new_session(self, source: Source) -> Session:
+    def _new_session(self, source: Source, opening: Opening | None) -> Session:
+        # of one that is to take another's place nothing is drawn yet
+        def screens() -> Sequence[Screen[Any]]:
+            return self.screen_stack if self._session is session else ()
+
+        limits = self._limits if opening is None else opening.filters
         session = Session(
             source,
-            self._limits,
+            limits,
             self._delay_s,
             self.post_message,
-            lambda: self.screen_stack,
+            screens,
             settings=self._settings,
             ignored=self._ignoring.list,
             exports=self._exports,
+            opening=opening,
         )
         self._collectors.append(session.collector)
         return session
+
+    # What the given source was opened for, where it has two modes.
+    def _first(self) -> Opening | None:
+        if self._tracing_modes is None or self._tracing_modes.process is None:
+            return None
+        return Opening(self._tracing_modes.process, self._tracing_modes.growth, self._limits)
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
     @on(PickerScreen.Resumed)
@@ -392,7 +529,8 @@ class LeaktopApp(App[int]):
             return
         if session.status.stage is Stage.STARTING:
             step = session.status.progress
-            self._note(attaching=f"attaching to {session.label}" + (f": {step}" if step else ""))
+            label = f"{session.label}{self._slowdown}"
+            self._note(attaching=f"attaching to {label}" + (f": {step}" if step else ""))
             return
         self._note(attaching="")
         if self._watcher is not None:
@@ -410,6 +548,8 @@ class LeaktopApp(App[int]):
     def _source_closed(self, message: say.Closed) -> None:
         if self._ending.pop(message.collector, None) is not None:
             self._note_ending()
+            if self._session is not None and self._switch is None:
+                self._session.show_activity("")
 
     def _note_ending(self) -> None:
         self._note(detaching=", ".join(self._ending.values()))
@@ -424,6 +564,7 @@ class LeaktopApp(App[int]):
     def _ask_to_stop(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
+        self._end_switch(None)
         if self._session is not None:
             self._session.collector.ask_to_stop()
 
@@ -460,3 +601,7 @@ def _no_format(path: Path) -> str:
     except ExportError as error:
         return str(error)
     return ""
+
+
+def _label(process: Process) -> str:
+    return clean(f"{process.pid} ({process.comm})")

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING
 from leaktop.arguments import filters_of, names_a_target, parse
 from leaktop.config import Config
 from leaktop.format import clean
-from leaktop.model import Process
+from leaktop.model import Estimate, Filters, Process
 from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:
+    import threading
+
     from leaktop.command import Command
+    from leaktop.modes import Modes, Opening
     from leaktop.picking import Picking
     from leaktop.tracer.loading import Loading
     from leaktop.tracer.objects import Capacity
+    from leaktop.tracer.probes import Choice
 
 DONE, FAILED, NO_TARGET = 0, 1, 4
 
@@ -75,7 +79,14 @@ def _say_if_it_runs_on(command: "Command | None") -> None:
             sys.stderr.write(said)
 
 
-def _live_source(options: argparse.Namespace) -> Source:
+def _choice(options: argparse.Namespace) -> "Choice":
+    from leaktop.tracer.probes import Choice  # noqa: PLC0415
+
+    return Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
+
+
+def _live_source(options: argparse.Namespace, filters: Filters | None = None) -> Source:
+    filters = filters_of(options) if filters is None else filters
     from leaktop.tracer.deferred import DeferredSource  # noqa: PLC0415
     from leaktop.tracer.finder import Finders, Named, Offspring  # noqa: PLC0415
 
@@ -99,13 +110,11 @@ def _live_source(options: argparse.Namespace) -> Source:
         if options.growth:
             from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
 
-            return GrowthSource(pids[0], filters_of(options), _capacity(options))
+            return GrowthSource(pids[0], filters, _capacity(options))
         loading = begun.pop() if begun else _begin_loading(options)
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
-        from leaktop.tracer.probes import Choice  # noqa: PLC0415
 
-        choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
-        filters, log_all = filters_of(options), options.trace
+        choice, log_all = _choice(options), options.trace
         try:
             return LiveSource(pids, filters, loading, choice, finders, log_all=log_all)
         except SourceError:
@@ -192,20 +201,56 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
 
 
-def _picking(options: argparse.Namespace) -> "Picking":
+def _picking() -> "Picking":
     from leaktop.picking import Picking  # noqa: PLC0415
-    from leaktop.processes import ProcessSampler, is_still_there  # noqa: PLC0415
+    from leaktop.processes import ProcessSampler  # noqa: PLC0415
     from leaktop.tracer.privilege import what_is_missing  # noqa: PLC0415
 
-    def open_source(process: Process) -> Source:
-        source = _live_source(argparse.Namespace(**{**vars(options), "pid": [process.pid]}))
-        # as the source holds the process by now, it is the very one that was picked
+    return Picking(ProcessSampler().read, what_is_missing())
+
+
+def _modes(options: argparse.Namespace) -> "Modes":
+    from leaktop.modes import Modes  # noqa: PLC0415
+    from leaktop.processes import is_still_there, look_at  # noqa: PLC0415
+
+    def open_source(opening: "Opening") -> Source:
+        process = opening.process
+        source = _live_source(
+            argparse.Namespace(**{**vars(options), "pid": [process.pid], "growth": opening.growth}),
+            opening.filters,
+        )
+        # as the source holds the process by now, it is the very one that was meant
         if not is_still_there(process):
             source.close()
             raise SourceError(f"process {process.pid} ({process.comm}) has exited")
         return source
 
-    return Picking(ProcessSampler().read, open_source, what_is_missing())
+    def estimate(process: Process, stop: "threading.Event") -> Estimate:
+        from leaktop.tracer.estimate import estimate_slowdown  # noqa: PLC0415
+
+        found = estimate_slowdown(process.pid, _choice(options), stop)
+        if not is_still_there(process):
+            raise SourceError(f"process {process.pid} ({process.comm}) has exited")
+        return found
+
+    def cost_of_a_call() -> float:
+        from leaktop.tracer.estimate import costs_here  # noqa: PLC0415
+
+        return costs_here().pair_s
+
+    fixed = _why_one_mode(options)
+    process = None if fixed or not names_a_target(options) else look_at(options.pid[0])
+    return Modes(open_source, estimate, cost_of_a_call, process, options.growth, fixed)
+
+
+def _why_one_mode(options: argparse.Namespace) -> str:
+    if options.kernel:
+        return "growth mode is of one process, not of the kernel (-k)"
+    if options.command:
+        return "of a command that leaktop started the mode stays; trace it by -p PID instead"
+    if options.name is not None or options.follow or len(options.pid or ()) > 1:
+        return "growth mode is of one process, not of several"
+    return ""
 
 
 def _run_screen(
@@ -217,7 +262,8 @@ def _run_screen(
 
     app = LeaktopApp(
         source,
-        picking=_picking(options) if source is None else None,
+        picking=_picking() if source is None else None,
+        modes=_modes(options),
         command=command,
         filters=filters_of(options),
         delay_s=options.delay,

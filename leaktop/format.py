@@ -1,4 +1,4 @@
-"""Numbers and names as short text: pure functions, standard library only.
+"""Numbers and names as short text: pure functions.
 
 Sizes use powers of 1024 under top's letters, at most five cells wide, and counts use powers of
 1000. ``~`` before a figure marks an estimate, ``≤`` an upper bound.
@@ -7,6 +7,8 @@ Sizes use powers of 1024 under top's letters, at most five cells wide, and count
 import re
 import unicodedata
 
+from leaktop.model import Estimate
+
 NAME_LIMIT = 512
 """Characters of a name from the target that are ever shown."""
 
@@ -14,6 +16,8 @@ _BINARY = "KMGTPE"
 _DECIMAL = "kMGTPE"
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _MAX_SIZE = 2**64 - 1
+
+_LEAST_SHARE, _SEVERAL_TIMES = 0.01, 3.0
 
 # Categories that move the cursor, reorder or hide text: control, format (bidi overrides, zero-width
 # joiners), surrogate, private use, unassigned, line and paragraph separators.
@@ -65,6 +69,22 @@ def format_growth(bytes_per_s: float, *, estimated: bool = False) -> str:
     """Return bytes a second with their sign, ``+2.00K``, ``-512``, ``0``; the unit is left out."""
     text = format_bytes(bytes_per_s)
     return _mark(estimated) + (text if text == "0" or text[0] == "-" else "+" + text)
+
+
+def format_slowdown(estimate: Estimate) -> str:
+    """Return by how much exact tracing slows a process: ``by about 34 %``."""
+    if estimate.slowdown > _SEVERAL_TIMES:  # more cannot be told apart
+        return "several times over"
+    if estimate.slowdown < _LEAST_SHARE:
+        return "by less than 1 %"
+    return f"by about {100 * estimate.slowdown:.0f} %"
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """Return the same with the figures that say so."""
+    calls = format_rate(estimate.calls_per_s)
+    each = f"{estimate.call_cost_s * 1e6:.1f} us"
+    return f"{format_slowdown(estimate)} ({calls} calls/s x {each})"
 
 
 def format_age(seconds: float | None, *, exact: bool = True) -> str:

@@ -9,12 +9,12 @@ from leaktop.analyze import Reading
 from leaktop.excerpt import Excerpt
 from leaktop.model import (
     BlockPage,
+    Estimate,
     Event,
     Filters,
     Frame,
     LiveBlock,
     Memory,
-    Process,
     Processes,
     StackDetail,
     Tracing,
@@ -208,20 +208,20 @@ class Closed(Said):
 
 
 class SourceOpened(Message):
-    """The source of a process that was picked is there, and not started."""
+    """The source that was to be opened is there, and not started."""
 
-    def __init__(self, process: Process, source: Source) -> None:
+    def __init__(self, opening: object, source: Source) -> None:
         super().__init__()
-        self.process = process
+        self.opening = opening
         self.source = source
 
 
 class OpenFailed(Message):
-    """The process that was picked cannot be traced."""
+    """What was to be opened cannot be traced."""
 
-    def __init__(self, process: Process, error: SourceError) -> None:
+    def __init__(self, opening: object, error: SourceError) -> None:
         super().__init__()
-        self.process = process
+        self.opening = opening
         self.error = error
 
 
@@ -231,6 +231,23 @@ class NotKept(Message):
     def __init__(self, reason: str) -> None:
         super().__init__()
         self.reason = reason
+
+
+class Estimated(Message):
+    """What exact tracing would cost a process; None where that cannot be told."""
+
+    def __init__(self, estimating: object, estimate: Estimate | None) -> None:
+        super().__init__()
+        self.estimating = estimating
+        self.estimate = estimate
+
+
+class CostMeasured(Message):
+    """The seconds that exact tracing adds to a call on this host."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
 
 
 class ProcessesRead(Message):

@@ -58,6 +58,8 @@ class Target:
     alive: bool = True
     rss: int | None = None
     """Resident bytes; None once the process is gone."""
+    busy_s: float | None = None
+    """Processor time that it has taken so far, of all its threads; None where that is not known."""
     exit_code: int | None = None
     """What it exited with, where that is known: of commands that leaktop started."""
     signal: int | None = None
@@ -322,6 +324,41 @@ class StackDetail:
     newest_s: float | None
     bytes_error: float = 0.0
     """Standard error of the stack's bytes as sampled; 0 when every block was kept."""
+
+
+SLOWED_MUCH = 0.10
+"""Slow-down from which on a process is better watched by growth mode first."""
+_BUSY_LEAST = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What exact tracing costs a process, as estimated before it begins."""
+
+    calls_per_s: float
+    """Calls of its allocator."""
+    call_cost_s: float
+    """Processor time that tracing adds to a call and to the free of what it returns."""
+    busy: float
+    """Processors that it keeps busy untraced."""
+
+    @property
+    def added(self) -> float:
+        """Processor seconds a second that tracing adds."""
+        return self.calls_per_s * self.call_cost_s
+
+    @property
+    def slowdown(self) -> float:
+        """What is added, as a share of the processor time that the process takes."""
+        return self.added / self.busy if self.busy > 0 else 0.0
+
+    @property
+    def much(self) -> bool:
+        """Whether it is more than a busy service should be asked to bear.
+
+        One that takes next to no processor time is slowed by nothing that anybody notices.
+        """
+        return self.slowdown > SLOWED_MUCH and self.added > _BUSY_LEAST
 
 
 @dataclass(frozen=True, slots=True)

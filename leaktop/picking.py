@@ -1,4 +1,4 @@
-"""What the process picker works with: how processes are read, and how one of them is opened."""
+"""What the process picker works with: how processes are read, once a second."""
 
 import threading
 import time
@@ -7,19 +7,16 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from leaktop.messages import OpenFailed, ProcessesRead, SourceOpened
-from leaktop.model import Process, Processes
-from leaktop.source import Source, SourceError
+from leaktop.messages import ProcessesRead
+from leaktop.model import Processes
 
 
 @dataclass(frozen=True, slots=True)
 class Picking:
-    """What the picker is given; both functions are only called by worker threads."""
+    """What the picker is given."""
 
     read: Callable[[], Processes]
-    """Returns the processes as they are now; never raises."""
-    open_source: Callable[[Process], Source]
-    """Returns the source of this very process, not started. Raises SourceError."""
+    """Returns the processes as they are now; never raises, is only called by a worker thread."""
     warning: str = ""
     """What attaching needs and this process has not, in a line; empty where nothing is missing."""
     delay_s: float = 1.0
@@ -78,18 +75,3 @@ class Watcher:
                     return True
                 self._changed.wait(left if self._wanted else None)
             return False
-
-
-def open_apart(picking: Picking, process: Process, post: Callable[[Message], object]) -> None:
-    """Open a process in a thread of its own; posts ``SourceOpened`` or ``OpenFailed``."""
-
-    def work() -> None:
-        try:
-            source = picking.open_source(process)
-        except SourceError as error:
-            post(OpenFailed(process, error))
-        else:
-            if not post(SourceOpened(process, source)):
-                source.close()  # the screen is on its way out
-
-    threading.Thread(target=work, name="leaktop-open", daemon=True).start()

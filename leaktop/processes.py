@@ -217,10 +217,22 @@ class UserNames:
                 continue  # it has none
 
 
+def look_at(pid: int, root: Path = Path("/proc")) -> Process | None:
+    """Return a process as it is now; None where there is none."""
+    stat = _stat(pid, root)
+    if stat is None:
+        return None
+    return Process(pid, stat.start_time, stat.comm, stat.resident * _PAGE, stat.threads)
+
+
 def is_still_there(process: Process, root: Path = Path("/proc")) -> bool:
     """Tell whether the process runs, rather than another one that was given its number."""
+    stat = _stat(process.pid, root)
+    return stat is not None and stat.start_time == process.start_time
+
+
+def _stat(pid: int, root: Path) -> procfs.Stat | None:
     try:
-        stat = procfs.parse_stat(os.fsdecode((root / str(process.pid) / "stat").read_bytes()))
+        return procfs.parse_stat(os.fsdecode((root / str(pid) / "stat").read_bytes()))
     except (OSError, ValueError):
-        return False
-    return stat.start_time == process.start_time
+        return None

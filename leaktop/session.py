@@ -16,10 +16,12 @@ from textual.message import Message
 from textual.screen import Screen
 
 from leaktop import messages as say
+from leaktop.analyze import cost_between
 from leaktop.collector import Collector
 from leaktop.format import clean
 from leaktop.ignore import IgnoreList, Sieve
-from leaktop.model import Filters, Frame, Memory, Site, Tracing
+from leaktop.model import Filters, Frame, Memory, Site, Snapshot, Tracing
+from leaktop.modes import Opening
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
@@ -47,11 +49,12 @@ class Session:
         settings: Settings = NO_SETTINGS,
         ignored: IgnoreList = NOTHING,
         exports: Sequence[Path] = (),
+        opening: Opening | None = None,
     ) -> None:
         """``screens`` returns what is on the screen, the one on top last.
 
         ``ignored``: stacks that the user does not want to see; ``exports``: files to write when it
-        is left.
+        is left; ``opening``: what the source was opened for, where it has two modes.
         """
         self.collector = Collector(source, post, delay_s, exports)
         self.status = Status(source.target, filters, notice=settings.notice)
@@ -61,6 +64,10 @@ class Session:
         """How many snapshots were shown."""
         self._settings = settings
         self._sieve = Sieve(ignored)
+        self.opening = opening
+        self.cost_of_a_call: float | None = None
+        """Seconds that exact tracing adds to a call of the allocator, once that is known."""
+        self._before: Snapshot | None = None
         self._screens = screens
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
@@ -86,6 +93,7 @@ class Session:
             self._problems,
             lost,
             self._settings,
+            self.status.estimate,
         )
 
     @singledispatchmethod
@@ -110,6 +118,10 @@ class Session:
     @take.register
     def _(self, message: say.SnapshotReady) -> None:
         self.latest = message
+        before, self._before = self._before, message.reading.snapshot
+        if before is not None and self.cost_of_a_call is not None:
+            estimate = cost_between(before, self._before, self.cost_of_a_call)
+            self.status = replace(self.status, estimate=estimate)
         self._drop_old_names(message)
         if not self.status.paused:
             self._show_latest()
@@ -230,6 +242,14 @@ class Session:
         """Show this line no more."""
         if self.status.notice == clean(notice):
             self._change(notice="")
+
+    def refuse(self, why: str) -> None:
+        """Show why something that was asked for is not done."""
+        self._change(refused=why)
+
+    def show_activity(self, text: str) -> None:
+        """Show what is going on besides; empty: no more."""
+        self._change(activity=text)
 
     def pause(self) -> None:
         """Freeze what is shown, or let it go on."""

@@ -18,6 +18,7 @@ from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, L
 from leaktop.model import Frame, LiveBlock, Site, StackDetail
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
+from leaktop.widgets.chart import ChartView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
 from leaktop.widgets.histogram import HistogramView
 from leaktop.widgets.key_hints import KeyHints
@@ -49,6 +50,9 @@ _HINTS = {
     Pane.CONTENT: (("a", "blocks"), ("l", "log"), *_COMMON),
     Pane.LOG: (("↑↓", "look back"), ("G", "follow"), ("a", "blocks"), *_COMMON),
 }
+
+
+_OF_BLOCKS = ("blocks", "log")
 
 
 def _hints(pane: Pane, *, ascii_only: bool) -> list[tuple[str, str]]:
@@ -203,6 +207,8 @@ class DetailScreen(LiveScreen):
         self._ages = HistogramView("AGE", age_label, id="ages")
         self._sizes = HistogramView("SIZE", size_label, id="sizes")
         self._lifetimes = LifetimesView()
+        self._chart = ChartView("NEW PAGES of this stack since counting started")
+        self._pages = False
         for view in (self._ages, self._sizes):
             view.show(None, note="reading the live blocks ...")
 
@@ -224,6 +230,7 @@ class DetailScreen(LiveScreen):
                 yield self._ages
                 yield self._sizes
                 yield self._lifetimes
+                yield self._chart
         yield self._keys
 
     def on_mount(self) -> None:
@@ -245,12 +252,13 @@ class DetailScreen(LiveScreen):
                 if site.stack_id == self.site.stack_id:
                     self.site, held = site, True
                     break
+        self._show_pages(pages=bool(reading and reading.snapshot.growth))
         self._head.show_site(
             self.site,
             reading.growth.get(self.site.stack_id, 0.0) if reading else 0.0,
             held=held,
             estimated=self._estimated,
-            pages=bool(reading and reading.snapshot.growth),
+            pages=self._pages,
             ignored=self.site.stack_id in status.ignored.entries,
         )
         verdicts = reading.verdicts if reading else {}
@@ -264,6 +272,13 @@ class DetailScreen(LiveScreen):
     def stack(self) -> Site:
         """The stack that is looked at."""
         return self.site
+
+    # Pages have no ages, no sizes, and are no blocks.
+    def _show_pages(self, *, pages: bool) -> None:
+        if pages != self._pages:
+            self._pages = pages
+            self.set_class(pages, "pages")
+            self._show_hints()
 
     def show_names(self, fresh: Names) -> None:
         """Show names that came since."""
@@ -285,6 +300,7 @@ class DetailScreen(LiveScreen):
     def show_detail(self, message: DetailReady) -> None:
         """Show the ages and sizes of the live blocks; what was there stays where there are none."""
         detail = message.detail
+        self._chart.show(message.trend)
         if detail is None:
             if not self.has_detail:
                 self._head.show_detail(None, message.trend)
@@ -323,7 +339,7 @@ class DetailScreen(LiveScreen):
             views[other].display = other is pane
         self.query_one("#body").set_class(pane is not Pane.FRAMES, "single")
         self.set_focus(views[pane] if views[pane].can_focus else None)
-        self._keys.show(_hints(pane, ascii_only=self._view.ascii_only))
+        self._show_hints()
         if before is Pane.LOG:
             self.post_message(self.LogWanted(None))
         if before is Pane.BLOCKS:
@@ -333,6 +349,10 @@ class DetailScreen(LiveScreen):
             self.post_message(self.LogWanted(self.site.stack_id))
         if pane is Pane.BLOCKS:
             self._blocks.begin()
+
+    def _show_hints(self) -> None:
+        hints = _hints(self._pane, ascii_only=self._view.ascii_only)
+        self._keys.show([each for each in hints if not (self._pages and each[1] in _OF_BLOCKS)])
 
     @on(BlocksView.Wanted)
     def _blocks_wanted(self, message: BlocksView.Wanted) -> None:

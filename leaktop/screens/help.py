@@ -13,7 +13,7 @@ from textual.strip import Strip
 
 from leaktop import __version__
 from leaktop import format as fmt
-from leaktop.model import LOSSES, Memory, Target, TracedFunction, TracedLibrary, Tracing
+from leaktop.model import LOSSES, Estimate, Memory, Target, TracedFunction, TracedLibrary, Tracing
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
 
@@ -39,6 +39,7 @@ KEYS = (
      " (.html), pprof (.pb.gz), speedscope (.speedscope.json), .folded, .csv, .json"),
     ("y", "copy the stack as text for a bug report: to the clipboard, where the terminal takes"
      " OSC 52, and to a file"),
+    ("X", "growth mode instead of exact tracing of the same process, or back; each begins anew"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),
@@ -120,6 +121,8 @@ class Facts:
     """Why modules have no names or lines."""
     lost: Mapping[str, int]
     settings: Settings = NO_SETTINGS
+    estimate: Estimate | None = None
+    """What tracing costs the target now, where that is known."""
 
 
 class TextView(RowsView):
@@ -193,6 +196,9 @@ class HelpText(TextView):
     def text(self, width: int) -> Iterator[Line]:
         """Return the whole help."""
         yield from _traced(self._facts.target, self._facts.tracing, width)
+        if self._facts.estimate is not None:
+            slowed = fmt.format_estimate(self._facts.estimate)
+            yield from _wrapped(f"Tracing slows it {slowed}.", width)
         yield from _unnamed(self._facts.problems, width)
         yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
         yield from _probes(self._facts.tracing, width)

@@ -34,6 +34,7 @@ _HINTS = (
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),
     ("i", "ignore"),
+    ("X", "mode"),
     ("Space", "pause"),
     ("?", "help"),
     ("q", "quit"),
@@ -67,6 +68,7 @@ class MainScreen(LiveScreen):
         Binding("Z", "edit('max')", show=False),
         Binding("o", "output", show=False),
         Binding("i", "ignore", show=False),
+        Binding("X", "switch", show=False),
         Binding("escape", "clear", show=False),
     ]
 
@@ -83,6 +85,9 @@ class MainScreen(LiveScreen):
         def __init__(self, site: Site) -> None:
             super().__init__()
             self.site = site
+
+    class SwitchWanted(Message):
+        """The other mode is wanted."""
 
     class Left(Message):
         """Esc with nothing left to clear."""
@@ -291,6 +296,10 @@ class MainScreen(LiveScreen):
             self.toggle_class("with-output")
             shown = self.has_class("with-output")
             (self._output if shown else self.table).focus()
+
+    def action_switch(self) -> None:
+        """Go from exact tracing to growth mode, or back."""
+        self.post_message(self.SwitchWanted())
 
     def action_clear(self) -> None:
         """Hide the output where it has the focus, else drop the text filter, else leave."""

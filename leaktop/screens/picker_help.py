@@ -13,7 +13,9 @@ from leaktop.widgets.key_hints import KeyHints
 _SECTIONS = (
     ("KEYS", (
         ("↑ ↓ j k", "one row up or down; PgUp PgDn a page; g Home first row, G End last row"),
-        ("Enter", "attach to the process; leaktop then shows which call stacks hold its memory"),
+        ("Enter", "attach to the process; leaktop then shows which call stacks hold its memory."
+         " First it counts what the process allocates, for a second: where exact tracing would slow"
+         " it by more than 10 %, it offers growth mode"),
         ("Esc", "from the stacks back to this list, which detaches; here: stop attaching, or drop"
          " the text filter. It never quits"),
         ("s < >", "sort by the next or previous column; so does a click on a heading"),

@@ -24,7 +24,6 @@ from typing import Protocol
 from leaktop.model import TracedFunction
 from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.arch import Architecture
-from leaktop.tracer.loader import Program
 from leaktop.tracer.probes import Exit, Probe, Traced, probes_for
 from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.ways import LinkCreate, Way
@@ -88,6 +87,17 @@ class Place:
     slot: int
 
 
+class Programs(Protocol):
+    """What has the programs to attach: a ``loader.Program``, for one."""
+
+    def load(self, function: str, attach_type: int) -> int:
+        """Return the descriptor of a program for a kind of attachment, which stays theirs.
+
+        ``attach_type`` is a value of ``enum bpf_attach_type``; 0 for perf events.
+        """
+        ...
+
+
 class Attacher(Protocol):
     """One way to attach."""
 
@@ -110,7 +120,7 @@ class MultiLink:
 
     all_at_once = True
 
-    def __init__(self, program: Program, *, sessions: bool) -> None:
+    def __init__(self, program: Programs, *, sessions: bool) -> None:
         self._program = program
         self._sessions = sessions
 
@@ -147,7 +157,7 @@ class PerfEvents:
 
     all_at_once = False
 
-    def __init__(self, program: Program, arch: Architecture) -> None:
+    def __init__(self, program: Programs, arch: Architecture) -> None:
         self._program = program
         self._arch = arch
         try:
@@ -213,7 +223,7 @@ def attach_tracepoint(arch: Architecture, program_fd: int, number: int) -> int:
         os.close(event)  # the link holds it
 
 
-def attacher(way: Way, program: Program, arch: Architecture) -> Attacher:
+def attacher(way: Way, program: Programs, arch: Architecture) -> Attacher:
     """Return what attaches a program's probes that way; see ``best_way``."""
     if way is Way.PERF:
         return PerfEvents(program, arch)

@@ -110,7 +110,10 @@ class Attachment:
     @property
     def target(self) -> Target:
         """The process as it is now."""
-        return replace(self.name, rss=None if self.over else self.process.resident())
+        if self.over:
+            return self.name
+        process = self.process
+        return replace(self.name, rss=process.resident(), busy_s=process.processor_time())
 
     def detach(self) -> None:
         """Take the probes off; safe to call twice."""

@@ -5,6 +5,7 @@ Imports nothing that takes time, so that a wrong PID is refused at once.
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from leaktop import procfs
@@ -79,6 +80,16 @@ class Process:
         except (OSError, ValueError):
             return None
         return pages * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+    def processor_time(self) -> float | None:
+        """Return the processor time of all its threads in seconds, or None once it is gone.
+
+        The clock is that of clock_getcpuclockid(3), by the kernel's MAKE_PROCESS_CPUCLOCK.
+        """
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:
+            return None
 
     def read_memory(self, address: int, size: int) -> bytes:
         """Return memory of the process, less or nothing where it cannot be read."""

@@ -10,7 +10,7 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.analyze import Reading
 from leaktop.ignore import NOTHING_IGNORED, Ignored
-from leaktop.model import UNLIMITED, Filters, System, Target
+from leaktop.model import UNLIMITED, Estimate, Filters, System, Target
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
 
@@ -42,12 +42,16 @@ class Status:
     paused: bool = False
     pattern: str = ""
     refused: str = ""
-    """Why the last change of the filters was not taken."""
+    """Why the last change of the filters or of the mode was not taken."""
     ignored: Ignored = NOTHING_IGNORED
     """What is held by stacks that the user does not want to see; the totals have it."""
     show_ignored: bool = False
     notice: str = ""
     """What there is to say to the user; empty where there is nothing."""
+    estimate: Estimate | None = None
+    """What tracing costs the process now, where that is known."""
+    activity: str = ""
+    """What is going on besides."""
     losses: Mapping[str, int] = field(default_factory=dict)
     """Those above zero."""
 
@@ -246,8 +250,13 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
     if status.losses:
         parts = ", ".join(f"{n} {fmt.format_count(v)}" for n, v in status.losses.items())
         alerts.append(("bad", f"! LOST (see ?): {parts}"))
+    if status.estimate is not None and status.estimate.much and status.stage is Stage.TRACING:
+        slowed = fmt.format_estimate(status.estimate)
+        alerts.append(("warn", f"! tracing slows it {slowed}: X growth, + sample"))
     if status.refused:
         alerts.append(("warn", f"! not changed: {status.refused}"))
     if status.notice:
         alerts.append(("warn", status.notice))
+    if status.activity:
+        alerts.append(("strong", status.activity))
     return alerts

@@ -8,6 +8,14 @@ _ASCII = "_.:-=+*#"
 _LEAST_RANGE = 0.05
 
 
+def thinned(values: Sequence[int], width: int) -> Sequence[int]:
+    """Return at most ``width`` of the values, evenly chosen, the last one among them."""
+    if len(values) <= width:
+        return values
+    # The last one of each bin, so that the line ends at the present value.
+    return [values[(i + 1) * len(values) // width - 1] for i in range(width)]
+
+
 def sparkline(values: Sequence[int], width: int, *, ascii_only: bool) -> str:
     """Return ``values`` as at most ``width`` blocks, thinned evenly where there are more.
 
@@ -16,9 +24,7 @@ def sparkline(values: Sequence[int], width: int, *, ascii_only: bool) -> str:
     """
     if not values or width < 1:
         return ""
-    if len(values) > width:
-        # The last one of each bin, so that the line ends at the present value.
-        values = [values[(i + 1) * len(values) // width - 1] for i in range(width)]
+    values = thinned(values, width)
     steps = _ASCII if ascii_only else _BLOCKS
     low, high = min(values), max(values)
     span = max(high - low, high * _LEAST_RANGE)

@@ -1,6 +1,7 @@
 """The whole program in a real pseudo-terminal, on a real process."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -157,6 +158,46 @@ def test_failure_to_start_is_said_without_a_screen() -> None:
         assert b"leaktop: " in terminal.raw
         assert b"4194304" in terminal.raw
         assert b"\x1b[?1049h" not in terminal.raw
+    finally:
+        terminal.close()
+
+
+_BUGGY = r"""
+import sys
+from leaktop.screens.main import MainScreen
+from leaktop.widgets.site_table import SiteTable
+from leaktop.cli import main
+def fail(*unused):
+    raise ZeroDivisionError("no \x1b[2J\nsuch luck")
+if sys.argv[1] == "handler":
+    MainScreen.action_reverse = fail
+else:
+    MainScreen.action_reverse = lambda self: setattr(SiteTable, "line", fail) or self.refresh()
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("where", ["handler", "drawing"])
+def test_a_bug_in_the_screen_is_said_and_leaves_nothing(
+    where: str, start_target: StartTarget
+) -> None:
+    target = start_target("phases")
+    terminal = Terminal(
+        *("-p", str(target.pid), "-d", "0.2"), command=(sys.executable, "-c", _BUGGY, where)
+    )
+    try:
+        terminal.wait_for(r"\[tracing\]")
+        assert changed_code(target.pid)
+        terminal.press("r")
+        assert terminal.wait() == 1
+        screen, _, after = terminal.raw.rpartition(b"\x1b[?1049l")
+        assert b"\x1b[?1049h" in screen
+        said = b"leaktop: internal error (ZeroDivisionError: no ?[2J"
+        assert said in after
+        assert b"\x1b[?25h" in terminal.raw
+        assert b"Traceback" not in terminal.raw
+        assert_no_probe_left(target.pid)
+        target.tell("churn 1000 10")
     finally:
         terminal.close()
 

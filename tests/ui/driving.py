@@ -11,6 +11,7 @@ from leaktop.app import LeaktopApp
 from leaktop.command import Command
 from leaktop.config import Config
 from leaktop.model import Filters, SortKey
+from leaktop.modes import Modes
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
 from leaktop.widgets.status_bar import Stage
@@ -29,9 +30,11 @@ def make_app(
     command: Command | None = None,
     config: Config | None = None,
     exports: Sequence[Path] = (),
+    modes: Modes | None = None,
 ) -> LeaktopApp:
     return LeaktopApp(
         source,
+        modes=modes,
         command=command,
         filters=filters or Filters(),
         delay_s=NEVER,

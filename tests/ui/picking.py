@@ -1,11 +1,13 @@
 """A machine with processes, made up, and an app that begins with the picker."""
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from leaktop.app import LeaktopApp
-from leaktop.model import Filters, Process, Processes
+from leaktop.model import Estimate, Filters, Process, Processes
+from leaktop.modes import Modes, Opening
 from leaktop.picking import Picking
 from leaktop.screens.picker import PickerScreen
 from leaktop.source import SourceError
@@ -48,14 +50,25 @@ NEW = process(7002, 30, None, "cc1 -quiet main.c", folder="/usr/lib/gcc/x86_64-l
 ALL = (LEAKY, CACHE, DATABASE, SHELL, HOSTILE, NAMELESS, YOUNG, NEW)
 
 
+CHEAP = Estimate(1200.0, 2e-6, 0.25)
+DEAR = Estimate(210_000.0, 1.6e-6, 0.95)
+
+
 class Machine:
-    """What ``Picking`` is made of; every call can be held and watched by a test."""
+    """What ``Picking`` and ``Modes`` are made of; every call can be held and watched by a test."""
 
     def __init__(self, processes: Sequence[Process] = ALL) -> None:
         self.processes = list(processes)
         self.reads = 0
         self.sources: list[ScriptedSource] = []
         self.opened: list[Process] = []
+        self.modes: list[bool] = []
+        """In growth mode or not, each that was opened."""
+        self.filters: list[Filters] = []
+        self.estimated: list[Process] = []
+        self.estimate: Estimate | SourceError = SourceError("not to be told")
+        self.estimate_gate = Gate()
+        self.stopped = 0
         self.refusal: SourceError | None = None
         self.open_gate = Gate()
         self.held: Gate | None = None
@@ -64,12 +77,25 @@ class Machine:
         self.reads += 1
         return Processes(list(self.processes), 8 << 30, 3 << 30)
 
-    def open_source(self, wanted: Process) -> ScriptedSource:
-        self.opened.append(wanted)
+    def open_source(self, wanted: Opening) -> ScriptedSource:
+        self.opened.append(wanted.process)
+        self.modes.append(wanted.growth)
+        self.filters.append(wanted.filters)
         self.open_gate()
         if self.refusal is not None:
             raise self.refusal
         return self.sources.pop(0) if self.sources else leaky_source()
+
+    def estimate_of(self, wanted: Process, stop: threading.Event) -> Estimate:
+        self.estimated.append(wanted)
+        self.estimate_gate()
+        self.stopped += stop.is_set()
+        if isinstance(self.estimate, SourceError):
+            raise self.estimate
+        return self.estimate
+
+    def modes_of(self, process: Process | None = None, **more: object) -> Modes:
+        return Modes(self.open_source, self.estimate_of, lambda: 2e-6, process, **more)  # type: ignore[arg-type]
 
 
 class PickerDriver(Driver):
@@ -112,8 +138,14 @@ class PickerDriver(Driver):
 
 
 def make_picker(machine: Machine, *, warning: str = "", ascii_only: bool = False) -> LeaktopApp:
-    picking = Picking(machine.read, machine.open_source, warning, delay_s=NEVER)
-    return LeaktopApp(picking=picking, filters=Filters(), delay_s=NEVER, ascii_only=ascii_only)
+    picking = Picking(machine.read, warning, delay_s=NEVER)
+    return LeaktopApp(
+        picking=picking,
+        modes=machine.modes_of(),
+        filters=Filters(),
+        delay_s=NEVER,
+        ascii_only=ascii_only,
+    )
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from leaktop.model import (
     EventKind,
     Filters,
     Frame,
+    Growth,
     Histogram,
     LiveBlock,
     Memory,
@@ -104,6 +105,7 @@ class ScriptedSource:
         self.steps = steps
         self.unnamed = dict(unnamed or {})
         self.tracing = tracing
+        self.no_detail = ""
         self.held: dict[int, Sequence[LiveBlock]] = {}
         self.content: dict[int, bytes] = {}
         self.happened: list[Event] = []
@@ -142,7 +144,7 @@ class ScriptedSource:
     def detail(self, stack_id: int) -> StackDetail:
         self._enter("detail")
         if stack_id not in self.details:
-            raise SourceError(f"stack {stack_id:x} holds nothing")
+            raise SourceError(self.no_detail or f"stack {stack_id:x} holds nothing")
         return self.details[stack_id]
 
     def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
@@ -350,6 +352,45 @@ def sites_at(second: int) -> list[Site]:
         site(UNNAMED, 2048, 2, BARE, oldest=None),
         site(CUT, 512, 1, LINES[CUT], oldest=0.1, truncated=True),
     ]
+
+
+GROWTH = Tracing(way="tracepoints", growth="page faults, brk, mmap")
+
+
+def growing_source(seconds: Sequence[int] = (60,)) -> ScriptedSource:
+    """Return a source with a tick for each second, as growth mode sees that process."""
+    shots = []
+    for second in seconds:
+        sites = [
+            replace(
+                each,
+                counters=Counters(
+                    each.counters.bytes // 4096 * 4096,
+                    each.counters.bytes // 4096,
+                    each.counters.bytes // 8192 + 1,
+                    calls=i % 2 * 12,
+                ),
+                oldest_s=None,
+                lifetimes=(),
+            )
+            for i, each in enumerate(sites_at(second))
+        ]
+        totals = [each.counters for each in sites]
+        shots.append(
+            replace(
+                snapshot(float(second), sites),
+                totals=Counters(
+                    sum(each.bytes for each in totals),
+                    sum(each.count for each in totals),
+                    sum(each.allocs for each in totals),
+                    calls=sum(each.calls for each in totals),
+                ),
+                growth=Growth(second << 15),
+            )
+        )
+    source = ScriptedSource(shots, names=NAMES, lines=LINES, tracing=GROWTH)
+    source.no_detail = "no ages and sizes: growth mode sees pages, not blocks"
+    return source
 
 
 def detail(stack_id: int, *, error: float = 0.0) -> StackDetail:

@@ -451,7 +451,7 @@ def test_watcher_reads_when_it_is_due_and_when_it_is_asked() -> None:
         readings.release()
         return Processes()
 
-    watcher = Watcher(Picking(read, lambda _: leaky_source(), delay_s=0.001), posted.append)
+    watcher = Watcher(Picking(read, delay_s=0.001), posted.append)
     watcher.start()
     for _ in range(3):
         assert readings.acquire(timeout=60)
@@ -460,7 +460,7 @@ def test_watcher_reads_when_it_is_due_and_when_it_is_asked() -> None:
     assert not watcher._thread.is_alive()
     assert len(posted) >= 3
 
-    watcher = Watcher(Picking(read, lambda _: leaky_source(), delay_s=NEVER), posted.append)
+    watcher = Watcher(Picking(read, delay_s=NEVER), posted.append)
     watcher.want(False)
     watcher.start()
     posted.clear()

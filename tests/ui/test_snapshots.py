@@ -12,11 +12,12 @@ from leaktop.config import Config
 from leaktop.ignore import Entry
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
+from leaktop.screens.question import QuestionScreen
 from leaktop.source import SourceError
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.log import LogView
 from tests.ui.driving import Driver, make_app
-from tests.ui.picking import Machine, PickerDriver, make_picker
+from tests.ui.picking import DEAR, Machine, PickerDriver, make_picker
 from tests.ui.scripted import (
     JEMALLOC,
     LIBC,
@@ -24,6 +25,7 @@ from tests.ui.scripted import (
     TRACING,
     ScriptedSource,
     detail,
+    growing_source,
     happened,
     leaky_source,
     sites_at,
@@ -96,6 +98,10 @@ def _kernel() -> ScriptedSource:
     return source
 
 
+def _growth() -> ScriptedSource:
+    return growing_source(range(20, 61))
+
+
 def _gone() -> ScriptedSource:
     source = _main()
     note = "leaky (4242) exited after 60 s"
@@ -119,6 +125,13 @@ def _several() -> ScriptedSource:
 async def _detail(driver: Driver) -> None:
     await driver.press("j")
     await driver.opened()
+    await driver.press("j")
+
+
+async def _growth_detail(driver: Driver) -> None:
+    await driver.press("j")
+    screen = await driver.opened()
+    await driver.until(lambda: bool(screen._chart._values))
     await driver.press("j")
 
 
@@ -205,6 +218,10 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "help_unnamed": (_unnamed, _help, {}),
     "help_probes": (_refused, _help_of_probes, {}),
     "several": (_several, _second_row, {}),
+    "growth": (_growth, _second_row, {}),
+    "growth_detail": (_growth, _growth_detail, {}),
+    "growth_help": (_growth, _help, {}),
+    "growth_ascii": (_growth, _growth_detail, {"ascii_only": True}),
     "kernel": (_kernel, _second_row, {}),
     "kernel_detail": (_kernel, _detail, {}),
     "kernel_help": (_kernel, _help, {}),
@@ -236,6 +253,12 @@ async def _attaching(driver: PickerDriver) -> None:
     await driver.until(lambda: "13 functions" in driver.picker.status.attaching)
 
 
+async def _offered(driver: PickerDriver) -> None:
+    driver.machine.estimate = DEAR
+    await driver.press("enter")
+    await driver.until(lambda: isinstance(driver.app.screen, QuestionScreen))
+
+
 async def _not_attached(driver: PickerDriver) -> None:
     source = leaky_source()
     source.failures["start"] = SourceError("4242 (leaky) has no malloc: give its file with -O")
@@ -252,6 +275,7 @@ PICKER_CASES: dict[str, tuple[Callable[[PickerDriver], Awaitable[object]], dict[
         _not_attached,
         {"warning": "tracing another process needs CAP_BPF, CAP_PERFMON: run it with sudo"},
     ),
+    "picker_offer": (_offered, {}),
     "picker_ascii": (lambda driver: driver.press("j", "space"), {"ascii_only": True}),
     "picker_help": (lambda driver: driver.press("question_mark"), {}),
 }
