@@ -36,6 +36,8 @@ class Grown:
     """By how many bytes stacks grew, those that did, by stack id, the largest first."""
     ignores: bool = False
     """Whether stacks were left out."""
+    pages: bool = False
+    """Whether it is new pages, in growth mode."""
 
     @property
     def too_much(self) -> bool:
@@ -51,8 +53,9 @@ class Grown:
         """Say what was found, in one line."""
         than = "more than" if self.too_much else "not more than"
         apart = " apart from ignored stacks" if self.ignores else ""
+        what = "new pages" if self.pages else "outstanding memory"
         return (
-            f"outstanding memory{apart} grew by {self.bytes} bytes in {self.seconds:.1f} s "
+            f"{what}{apart} grew by {self.bytes} bytes in {self.seconds:.1f} s "
             f"({fmt.format_growth(self.per_s)}/s), {than} {self.limit} (--fail-over)"
         )
 
@@ -79,6 +82,7 @@ def growth_between(
         last.elapsed_s - (0.0 if first is None else first.elapsed_s),
         {stack_id: size for size, stack_id in grew},
         ignores=bool(ignored),
+        pages=last.growth is not None,
     )
 
 

@@ -53,6 +53,7 @@ def tree_of(export: Export) -> Call:
     """
     snapshot, places = export.reading.snapshot, Places(export.mappings)
     root = Call(whose(snapshot))
+    keys: dict[tuple[int, Frame], _Key] = {}  # stacks have most of their frames in common
     comms = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in snapshot.sites:
         pid = export.pid_of(site)
@@ -62,7 +63,10 @@ def tree_of(export: Export) -> Call:
         for name in missing_frames(site):
             path.append(path[-1].within(name))
         for frame in reversed(export.frames_of(site)):
-            key = (places.name(pid, frame), clean(frame.module or ""), _place(frame))
+            key = keys.get((pid, frame))
+            if key is None:
+                key = (places.name(pid, frame), clean(frame.module or ""), _place(frame))
+                keys[pid, frame] = key
             path.append(path[-1].within(*key))
         for call in path:
             call.add(site)

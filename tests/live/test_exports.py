@@ -4,14 +4,16 @@ import csv
 import json
 import re
 import subprocess
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.live.conftest import Builder
+from tests.live.conftest import Builder, StartTarget
 from tests.live.harness import run_leaktop
+from tests.live.terminal import ENTER, Terminal
 from tests.live.test_command import truth_of
 from tests.unit.pprof_reader import check, decode, one
 
@@ -97,3 +99,42 @@ def test_a_command_within_its_limit(status: str, code: int, build: Builder) -> N
     assert any(
         f"grew by {total} bytes" in line and "not more than 1.00M" in line for line in done.err
     )
+
+
+def test_from_the_screen(start_target: StartTarget, build: Builder, tmp_path: Path) -> None:
+    target, at_end, by_key = start_target("phases"), tmp_path / "end.csv", tmp_path / "key.folded"
+    terminal = Terminal(
+        *("-p", str(target.pid), "-d", "0.2", "--export", str(at_end)),
+        columns=160,
+        extra_environment={"TMPDIR": str(tmp_path)},
+    )
+    try:
+        terminal.wait_for(r"\[tracing\]")
+        target.tell("leak 10 1000")
+        terminal.wait_for(r"9\.77K +10 .* leak_phase \[phases\]")
+        terminal.press("y")
+        terminal.wait_for(r"copied, where the terminal takes it \(OSC 52\); also in ")
+        (kept,) = tmp_path.glob("leaktop-phases-*.txt")
+        clipboard = re.search(rb"\x1b\]52;c;([A-Za-z0-9+/=]+)\x07", terminal.raw)
+        assert clipboard is not None
+        assert b64decode(clipboard[1]) == kept.read_bytes()
+        assert "10000 bytes in 10 blocks" in kept.read_text()
+        notes = subprocess.run(
+            ["readelf", "-n", build("phases")], capture_output=True, text=True, check=True
+        )
+        listed = kept.read_text().partition("build ids:\n")[2].splitlines()
+        ids = dict(line.split() for line in listed)
+        assert ids[str(build("phases"))] in notes.stdout
+
+        terminal.press("e")
+        terminal.wait_for(r"leaktop-phases-\d+-\d{8}-\d{6}\.svg")
+        terminal.press("\x15", str(by_key), ENTER)  # ^U takes the proposed name away
+        terminal.wait_for("folded stacks written to ")
+        assert by_key.read_text().endswith(";leak_phase 10000\n")
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert f"leaktop: table written to {at_end}".encode() in terminal.raw
+        with at_end.open(newline="") as table:
+            assert [row["bytes"] for row in csv.DictReader(table)] == ["10000"]
+    finally:
+        terminal.close()
