@@ -22,9 +22,12 @@ from leaktop.export.places import NO_STACK, Places
 from leaktop.export.stack_text import figures, frame_lines
 from leaktop.format import clean
 from leaktop.model import Site, SortKey
+from leaktop.verdicts import SUSPICIOUS
 
 ROWS_MAX = 500
 """Stacks that the table has, the largest ones."""
+SUSPECTS_MAX = 10
+"""Suspicious stacks that are named first."""
 
 
 def render(export: Export) -> bytes:
@@ -34,6 +37,7 @@ def render(export: Export) -> bytes:
     _head(within(page, "head"), export, scripts)
     body = within(page, "body")
     _summary(body, export)
+    _suspects(body, export)
     within(body, "h2", "Flame graph")
     field = within(body, "p")
     within(
@@ -92,6 +96,27 @@ def _summary(body: Element, export: Export) -> None:
         notes = within(body, "ul", class_="remarks")
         for each in said:
             within(notes, "li", each)
+
+
+def _suspects(body: Element, export: Export) -> None:
+    verdicts = export.reading.verdicts
+    found = [
+        (verdicts[site.stack_id], site)
+        for site in export.reading.snapshot.sites
+        if site.stack_id in verdicts and verdicts[site.stack_id].score >= SUSPICIOUS
+    ]
+    if not found:
+        return
+    within(body, "h2", "Suspicious")
+    entries, mark = within(body, "ul"), export.reading.snapshot.estimated
+    found.sort(key=lambda pair: (-pair[0].score, -pair[1].counters.bytes))
+    for verdict, site in found[:SUSPECTS_MAX]:
+        entry = within(entries, "li")
+        _put_name(entry, export, site)
+        held = fmt.format_bytes(site.counters.bytes, estimated=mark)
+        within(entry, "div", f"{held}, suspicion {verdict.score:.2f}: {clean(verdict.reason)}")
+    if len(found) > SUSPECTS_MAX:
+        within(body, "p", f"{len(found) - SUSPECTS_MAX} more are in the table.")
 
 
 def _rate(per_s: float) -> str:
@@ -166,21 +191,25 @@ def _row(row: Element, export: Export, site: Site) -> None:
         text, value = cell(site)
         within(row, "td", text, class_="n", data_v=f"{value:.6g}")
     stack = within(within(row, "td", class_="what"), "details")
-    frames, places = export.frames_of(site), Places(export.mappings)
-    summary = within(stack, "summary")
-    if frames:
-        frame = frame_that_matters(frames)
-        within(summary, "code", places.name(export.pid_of(site), frame))
-        place = f"{clean(frame.file)}:{frame.line or '?'}" if frame.file else ""
-        within(summary, "span", f" {clean(frame.module or '')} {place}", class_="dim")
-    else:
-        within(summary, "code", NO_STACK)
+    _put_name(within(stack, "summary"), export, site)
     within(stack, "p", figures(export, site))
     verdict = export.reading.verdicts.get(site.stack_id)
     if verdict is not None:
         within(stack, "p", f"Suspicion {verdict.score:.2f}: {clean(verdict.reason)}")
     within(stack, "pre", "\n".join(frame_lines(export, site)))
     _details(stack, export, site)
+
+
+# The frame that matters, its module and line.
+def _put_name(parent: Element, export: Export, site: Site) -> None:
+    frames = export.frames_of(site)
+    if not frames:
+        within(parent, "code", NO_STACK)
+        return
+    frame = frame_that_matters(frames)
+    place = f"{clean(frame.file)}:{frame.line or '?'}" if frame.file else ""
+    within(parent, "code", Places(export.mappings).name(export.pid_of(site), frame))
+    within(parent, "span", f" {clean(frame.module or '')} {place}", class_="dim")
 
 
 def _details(stack: Element, export: Export, site: Site) -> None:

@@ -25,7 +25,7 @@ COLUMNS = (
     "estimated",
     "truncated",
     "suspect",
-    "reason",
+    "suspect_reason",
     "cache",
     "function",
     "module",
@@ -60,7 +60,14 @@ def _row(export: Export, places: Places, site: Site) -> Iterator[object]:
     yield round(reading.growth.get(site.stack_id, 0.0), 3)
     yield None if site.oldest_s is None else round(site.oldest_s, 3)
     yield from (_truth(site.oldest_exact), _truth(snapshot.estimated), _truth(site.truncated))
-    yield from (None, None) if verdict is None else (verdict.score, _text(verdict.reason))
+    yield from (
+        (None, None)
+        if verdict is None
+        else (
+            round(verdict.score, 3),
+            _text(verdict.reason),
+        )
+    )
     yield _text(site.cache)
     if frames:
         frame = frame_that_matters(frames)

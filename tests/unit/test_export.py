@@ -103,7 +103,7 @@ def test_csv_cells_are_no_formulas() -> None:
     assert row["function"].startswith("'=HYPERLINK")
     assert (row["module"], row["file"][:3]) == ("'=leaky", "'-e")
     leak = rows[f"{LEAK:016x}"]
-    assert (leak["suspect"], leak["reason"]) == ("0.97", "<grows> & never frees")
+    assert (leak["suspect"], leak["suspect_reason"]) == ("0.97", "<grows> & never frees")
     assert (leak["function"], leak["file"], leak["line"]) == (
         *("note_new", "/src/leaky/session.c", "31"),
     )

@@ -3,6 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 
@@ -113,3 +114,15 @@ def test_the_largest_stacks_are_listed_and_the_others_summed_up() -> None:
         f"The largest {ROWS_MAX} of {ROWS_MAX + 100}; the others hold 100K in all" in text
         for text in page.texts["p"]
     )
+
+
+def test_suspicious_stacks_come_first() -> None:
+    page = Page(render(plain()))
+    (first,) = [text for text in page.texts["ul"] if "suspicion" in text]
+    assert "note_new" in first
+    assert "1.10M, suspicion 0.97: <grows> & never frees" in first
+    export = plain()
+    unjudged = replace(export, reading=replace(export.reading, verdicts={}))
+    text = render(unjudged).decode()
+    assert "Suspicious" not in text
+    assert ">suspect<" not in text
