@@ -35,6 +35,7 @@ _HINTS = (
     ("+ -", "sample rate"),
     ("i", "ignore"),
     ("X", "mode"),
+    ("e", "export"),
     ("Space", "pause"),
     ("?", "help"),
     ("q", "quit"),
