@@ -57,6 +57,9 @@ class LeaktopApp(App[int]):
         Binding("space,p", "pause", show=False),
         Binding("plus", "rate(1)", show=False),
         Binding("minus", "rate(-1)", show=False),
+        Binding("m", "mark", show=False),
+        Binding("M", "clear_mark", show=False),
+        Binding("d", "grown", show=False),
     ]
 
     def __init__(
@@ -250,6 +253,21 @@ class LeaktopApp(App[int]):
         """Freeze the screen, or let it go on."""
         if self._session is not None:
             self._session.pause()
+
+    def action_mark(self) -> None:
+        """Show changes since now."""
+        if self._session is not None:
+            self._session.set_mark()
+
+    def action_clear_mark(self) -> None:
+        """Show again what is held."""
+        if self._session is not None:
+            self._session.clear_mark()
+
+    def action_grown(self) -> None:
+        """Show only what grew since the mark, or all again."""
+        if self._session is not None:
+            self._session.toggle_grown()
 
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""

@@ -16,6 +16,7 @@ from textual.screen import Screen
 from leaktop import messages as say
 from leaktop.collector import Collector
 from leaktop.format import clean
+from leaktop.marks import START, mark_of
 from leaktop.model import Filters, Frame, Memory, Site, Tracing
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import Facts, HelpScreen
@@ -175,6 +176,23 @@ class Session:
         if not self.status.paused and self.latest is not None:
             self._show_latest()
             self.collector.tick_now()
+
+    def set_mark(self) -> None:
+        """Show changes since what is shown now."""
+        if (reading := self.status.reading) is not None:
+            self._change(mark=mark_of(reading.snapshot))
+
+    def clear_mark(self) -> None:
+        """Show again what is held."""
+        self._change(mark=None, only_grown=False)
+
+    def toggle_grown(self) -> None:
+        """Show only what grew since the mark, or since the start without one; or all again."""
+        mark = self.status.mark
+        if not self.status.only_grown:
+            self._change(mark=mark or START, only_grown=True)
+        else:
+            self._change(mark=None if mark is START else mark, only_grown=False)
 
     def open(self, site: Site) -> DetailScreen:
         """Return the screen of one stack with all that is known of it; ask for the rest."""

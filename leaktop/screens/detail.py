@@ -13,8 +13,9 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.excerpt import Excerpt
+from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
-from leaktop.model import Frame, LiveBlock, Site, StackDetail
+from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
@@ -63,6 +64,7 @@ class StackHead(LinesView):
         self._growth = 0.0
         self._estimated = False
         self._pages = False
+        self._since: tuple[Mark, float] | None = None
         self._detail: StackDetail | None = None
         self._trend: Sequence[int] = ()
 
@@ -75,6 +77,12 @@ class StackHead(LinesView):
         """
         self._site, self._growth, self._held, self._estimated = site, growth, held, estimated
         self._pages = pages
+        self.repaint()
+
+    def show_mark(self, mark: Mark | None, elapsed_s: float) -> None:
+        """Show the change since a mark, in a line of its own."""
+        self._since = None if mark is None else (mark, elapsed_s)
+        self.styles.height = 2 if mark is None else 3
         self.repaint()
 
     def show_detail(self, detail: StackDetail | None, trend: Sequence[int]) -> None:
@@ -107,6 +115,9 @@ class StackHead(LinesView):
             line.put("  growth ", dim)
             line.put(fmt.format_growth(self._growth, estimated=mark) + "/s")
             return line.strip()
+        if y == 2 and self._since is not None:  # noqa: PLR2004
+            self._put_change(line, site, *self._since)
+            return line.strip()
         if self._pages:
             line.put(" faults ", dim).put(fmt.format_count(counters.allocs, estimated=mark))
             line.put("  calls of brk and mmap ", dim)
@@ -125,6 +136,18 @@ class StackHead(LinesView):
             line.put("  error ", dim).put(sign + fmt.format_bytes(detail.bytes_error))
         self._put_trend(line)
         return line.strip()
+
+    def _put_change(self, line: LineBuilder, site: Site, since: Mark, elapsed_s: float) -> None:
+        dim, mark = self.style("dim"), self._estimated
+        held = site.counters if self._held else Counters()
+        bytes_, count = since.change(site.stack_id, held)
+        passed = elapsed_s - since.elapsed_s
+        line.put(" since the mark ", dim).put(fmt.format_growth(bytes_, estimated=mark))
+        line.put(" in ", dim).put(fmt.format_change(count, estimated=mark))
+        line.put(" new pages" if self._pages else " blocks", dim)
+        if passed > 0:
+            line.put("  on average ", dim)
+            line.put(fmt.format_growth(bytes_ / passed, estimated=mark) + "/s")
 
     def _put_trend(self, line: LineBuilder) -> None:
         if self._trend:
@@ -234,6 +257,7 @@ class DetailScreen(LiveScreen):
             estimated=self._estimated,
             pages=bool(reading and reading.snapshot.growth),
         )
+        self._head.show_mark(status.mark, reading.snapshot.elapsed_s if reading else 0.0)
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
 

@@ -31,6 +31,8 @@ KEYS = (
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
+    ("m M", "set a mark: BYTES and BLOCKS then are the change since; M forgets it"),
+    ("d", "show only what grew since the mark and is still held, or since the start without one"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),
@@ -39,6 +41,7 @@ KEYS = (
 COLUMNS = (
     ("BYTES", "held now by blocks that this stack allocated since counting started"),
     ("BLOCKS", "how many blocks that is"),
+    ("+BYTES", "with a mark: how BYTES has changed since; +BLOCKS: how BLOCKS has"),
     ("GROWTH/s", "change of BYTES a second, over the last 10 seconds"),
     ("OLDEST", "age of the oldest block held; ≤ where only an upper bound is known"),
     ("ALLOCS", "allocations since counting started; FREES: how many of them were freed"),

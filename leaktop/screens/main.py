@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from leaktop import format as fmt
-from leaktop.analyze import haystack, ordered, text_filter
+from leaktop.analyze import Reading, haystack, ordered, text_filter
 from leaktop.command import Command
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
@@ -165,7 +165,7 @@ class MainScreen(LiveScreen):
         states = () if reading is None else reading.snapshot.processes
         self._processes = {each.target.pid: each.target for each in states}
         if reading is not None:
-            sites = self._matching(ordered(reading, self.sort, reverse=self.reverse))
+            sites = self._matching(self._ordered(reading))
         self.table.show(
             Rows(
                 sites=sites,
@@ -176,12 +176,20 @@ class MainScreen(LiveScreen):
                 innermost=self.innermost,
                 estimated=bool(reading and reading.snapshot.estimated),
                 pages=bool(reading and reading.snapshot.growth),
+                mark=status.mark,
                 processes=self._processes,
                 empty=self._why_empty(status),
             )
         )
         self._peek()
         self.post_message(self.NamesWanted())
+
+    def _ordered(self, reading: Reading) -> list[Site]:
+        mark = self._status.mark
+        sites = ordered(reading, self.sort, reverse=self.reverse, mark=mark)
+        if mark is not None and self._status.only_grown:
+            sites = [site for site in sites if mark.grew(site)]
+        return sites
 
     def _matching(self, sites: list[Site]) -> list[Site]:
         if not self.pattern:
@@ -208,6 +216,8 @@ class MainScreen(LiveScreen):
             return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
         if self.pattern and status.reading.snapshot.sites:
             return f"no stack matches /{self.pattern} (Esc shows all)"
+        if status.only_grown and status.reading.snapshot.sites:
+            return "nothing has grown since the mark (d shows all)"
         if status.reading.snapshot.growth is not None:
             return "no page fault has brought a new page since"
         return "nothing that was allocated since is still held"

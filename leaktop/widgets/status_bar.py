@@ -9,6 +9,7 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import Reading
+from leaktop.marks import Mark
 from leaktop.model import UNLIMITED, Filters, System, Target
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import sparkline
@@ -44,6 +45,10 @@ class Status:
     """Why the last change of the filters was not taken."""
     losses: Mapping[str, int] = field(default_factory=dict)
     """Those above zero."""
+    mark: Mark | None = None
+    """Since when changes are shown, where they are."""
+    only_grown: bool = False
+    """Only stacks are shown that have grown since ``mark``."""
 
 
 class StatusBar(LinesView):
@@ -216,8 +221,33 @@ def _resident(targets: Sequence[Target]) -> str:
     return fmt.format_bytes(sum(known)) if known else "-"
 
 
+# What has changed since the mark, in less than a line.
+def _since(status: Status) -> str:
+    mark, reading = status.mark, status.reading
+    if mark is None or reading is None:
+        return ""
+    snapshot = reading.snapshot
+    bytes_, count = mark.total_change(snapshot.totals)
+    passed, estimated = snapshot.elapsed_s - mark.elapsed_s, snapshot.estimated
+    if not mark.elapsed_s:
+        since = "since the start"
+    elif passed >= 0:
+        since = f"since the mark {fmt.format_age(passed)} ago"
+    else:  # in a recording that was wound back
+        since = f"until the mark {fmt.format_age(-passed)} ahead"
+    parts = [
+        fmt.format_growth(bytes_, estimated=estimated),
+        fmt.format_change(count, estimated=estimated)
+        + (" pages" if snapshot.growth else " blocks"),
+    ]
+    if passed > 0:
+        parts.append(fmt.format_growth(bytes_ / passed, estimated=estimated) + "/s")
+    shown = "only what grew (d: all)" if status.only_grown else "d: only what grew"
+    return f"{since}: {', '.join(parts)}; {shown}"
+
+
 def _alerts(status: Status) -> list[tuple[str, str]]:
-    alerts: list[tuple[str, str]] = []
+    alerts = [("title", text)] if (text := _since(status)) else []
     if status.stage is Stage.GONE:
         alerts.append(("bad", f"! GONE: {status.progress}; its last state stays here"))
     elif status.stage is Stage.FAILED:

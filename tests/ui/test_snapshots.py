@@ -175,6 +175,23 @@ async def _paused(driver: Driver) -> None:
     await driver.press("space")
 
 
+async def _marked(driver: Driver) -> None:
+    await driver.press("m")
+    driver.source.snapshots.append(snapshot(75.0, sites_at(75)))
+    await driver.tick()
+    await driver.press("j")
+
+
+async def _grown(driver: Driver) -> None:
+    await _marked(driver)
+    await driver.press("d")
+
+
+async def _marked_detail(driver: Driver) -> None:
+    await _marked(driver)
+    await driver.opened()
+
+
 async def _editing(driver: Driver) -> None:
     await driver.press("z", *"4x", "enter")
 
@@ -205,6 +222,9 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "long_name": (_unnamed, _long_name, {}),
     "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),
+    "marked": (_main, _marked, {}),
+    "grown": (_main, _grown, {}),
+    "marked_detail": (_main, _marked_detail, {}),
     "gone": (_gone, _second_row, {}),
     "losses": (lambda: _main(lost={"truncated": 12, "missed_frees": 3}), _second_row, {}),
     "estimated": (_estimated, _detail, {}),
