@@ -17,6 +17,7 @@ from leaktop.model import (
     Processes,
     StackDetail,
     Tracing,
+    Trend,
 )
 from leaktop.source import Source, SourceError
 
@@ -56,9 +57,9 @@ class MemoryRead(Said):
 
 
 class SnapshotReady(Said):
-    """A tick was read; ``trend`` is the total's outstanding bytes over the last ticks."""
+    """A tick was read; ``trend`` is that of the total outstanding bytes."""
 
-    def __init__(self, reading: Reading, trend: Sequence[int]) -> None:
+    def __init__(self, reading: Reading, trend: Trend) -> None:
         super().__init__()
         self.reading = reading
         self.trend = trend
@@ -109,7 +110,7 @@ class DetailReady(Said):
         self,
         stack_id: int,
         detail: StackDetail | None,
-        trend: Sequence[int],
+        trend: Trend,
         error: str | None = None,
     ) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from leaktop import format as fmt
 from leaktop.excerpt import Excerpt
 from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
-from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail
+from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail, Trend
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
@@ -26,9 +26,10 @@ from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
-from leaktop.widgets.trend import sparkline
+from leaktop.widgets.trend import trend_text
 
 _CACHE_CELLS = 24
+_TREND_CELLS = 120
 
 
 class Pane(Enum):
@@ -66,7 +67,7 @@ class StackHead(LinesView):
         self._pages = False
         self._since: tuple[Mark, float] | None = None
         self._detail: StackDetail | None = None
-        self._trend: Sequence[int] = ()
+        self._trend = Trend()
 
     def show_site(
         self, site: Site, growth: float, *, held: bool, estimated: bool, pages: bool
@@ -85,7 +86,7 @@ class StackHead(LinesView):
         self.styles.height = 2 if mark is None else 3
         self.repaint()
 
-    def show_detail(self, detail: StackDetail | None, trend: Sequence[int]) -> None:
+    def show_detail(self, detail: StackDetail | None, trend: Trend) -> None:
         """Show what the live blocks and the last ticks say."""
         self._detail, self._trend = detail, trend
         self.repaint()
@@ -150,9 +151,10 @@ class StackHead(LinesView):
             line.put(fmt.format_growth(bytes_ / passed, estimated=mark) + "/s")
 
     def _put_trend(self, line: LineBuilder) -> None:
-        if self._trend:
-            blocks = sparkline(self._trend, max(8, line.left - 9), ascii_only=self.ascii_only)
-            line.put("  trend ", self.style("dim")).put(blocks, self.style("good"))
+        dim, room = self.style("dim"), min(_TREND_CELLS, line.left - 9)
+        if self._trend.values and room > 1:
+            blocks, span = trend_text(self._trend, room, ascii_only=self.ascii_only)
+            line.put("  trend ", dim).put(blocks, self.style("good")).put(span, dim)
 
 
 class DetailScreen(LiveScreen):

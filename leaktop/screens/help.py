@@ -46,7 +46,11 @@ COLUMNS = (
     ("OLDEST", "age of the oldest block held; ≤ where only an upper bound is known"),
     ("ALLOCS", "allocations since counting started; FREES: how many of them were freed"),
     ("WHERE", "the innermost function that is no allocator or C++ library code, and its module"),
-    ("held", "outstanding bytes of all stacks, and their trend over the last ticks"),
+    (
+        "held",
+        "outstanding bytes of all stacks, and how they came about: the peaks of equal parts of the"
+        " time since the start; the last hour is kept tick by tick, what is older in coarser steps",
+    ),
     ("rss", "resident memory of the target as the kernel counts it"),
     ("avail", "of the kernel (-k): what programs could still get; slab: what slab caches hold"),
 )

@@ -10,9 +10,9 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.analyze import Reading
 from leaktop.marks import Mark
-from leaktop.model import UNLIMITED, Filters, System, Target
+from leaktop.model import UNLIMITED, Filters, System, Target, Trend
 from leaktop.widgets.lines import LineBuilder, LinesView
-from leaktop.widgets.trend import sparkline
+from leaktop.widgets.trend import trend_text
 
 _TREND_CELLS = 60
 GROWTH_NOTE = "growth, not leaks: only rss shows what was freed"
@@ -38,7 +38,7 @@ class Status:
     progress: str = ""
     """The step of attaching, or why tracing ended."""
     reading: Reading | None = None
-    trend: Sequence[int] = ()
+    trend: Trend = field(default_factory=Trend)
     paused: bool = False
     pattern: str = ""
     refused: str = ""
@@ -108,8 +108,8 @@ class StatusBar(LinesView):
             line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
             cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
             if cells > 1:
-                blocks = sparkline(status.trend, cells, ascii_only=self.ascii_only)
-                line.put(" ").put(blocks, self.style("good"))
+                blocks, span = trend_text(status.trend, cells, ascii_only=self.ascii_only)
+                line.put(" ").put(blocks, self.style("good")).put(span, dim)
         gap = line.left - cell_len(state) - 1
         line.put(" " * max(1, gap)).put(state, self.style(state_style))
 
