@@ -27,6 +27,7 @@ from leaktop.screens.main import MainScreen
 from leaktop.screens.picker import PickerScreen
 from leaktop.screens.picker_help import PickerHelpScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
+from leaktop.screens.tree import TreeScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
@@ -176,7 +177,7 @@ class LeaktopApp(App[int]):
         if self._session is not None:
             self._session.update()
 
-    @on(MainScreen.NamesWanted)
+    @on(LiveScreen.NamesWanted)
     def _names_wanted(self) -> None:
         if self._session is not None:
             self._session.want_names()
@@ -186,10 +187,20 @@ class LeaktopApp(App[int]):
         if self._session is not None:
             self._session.apply(message.filters)
 
-    @on(MainScreen.StackOpened)
-    def _stack_opened(self, message: MainScreen.StackOpened) -> None:
+    @on(LiveScreen.StackOpened)
+    def _stack_opened(self, message: LiveScreen.StackOpened) -> None:
         if (session := self._session) is not None:
             self.push_screen(session.open(message.site), lambda _: session.stack_left())
+
+    @on(MainScreen.TreeOpened)
+    def _tree_opened(self) -> None:
+        if (session := self._session) is not None and isinstance(top := self._top, MainScreen):
+            self.push_screen(session.open_tree(top), lambda _: session.tree_left())
+
+    @on(TreeScreen.Wanted)
+    def _tree_wanted(self, message: TreeScreen.Wanted) -> None:
+        if self._session is not None:
+            self._session.want_tree(message.wish)
 
     @on(say.ProcessesRead)
     def _processes_read(self, message: say.ProcessesRead) -> None:

@@ -20,7 +20,7 @@ _MAX_SIZE = 2**64 - 1
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 # What stands for our own signs, one cell for one cell, where only ASCII may be shown.
-_ASCII = str.maketrans("≤…↑↓←→·▲▼─│▸†", "<>^v<>.^v-|>x")
+_ASCII = str.maketrans("≤…↑↓←→·▲▼─│├└▸▾†", "<>^v<>.^v-||`>vx")
 
 
 def clean(text: str, limit: int = NAME_LIMIT) -> str:

@@ -20,6 +20,7 @@ from leaktop.model import (
     Trend,
 )
 from leaktop.source import Source, SourceError
+from leaktop.tree_thread import BuiltTree
 
 
 class Said(Message):
@@ -165,6 +166,18 @@ class FiltersRefused(Said):
     def __init__(self, error: str) -> None:
         super().__init__()
         self.error = error
+
+
+class TreeReady(Said):
+    """A call tree was built."""
+
+    def __init__(self, built: BuiltTree) -> None:
+        super().__init__()
+        self.built = built
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a newer tree replace one not shown yet."""
+        return isinstance(message, TreeReady)
 
 
 class TargetGone(Said):

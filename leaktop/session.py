@@ -22,7 +22,9 @@ from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import Facts, HelpScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
+from leaktop.screens.tree import TreeScreen, TreeState
 from leaktop.source import Source
+from leaktop.tree_thread import BuiltTree, TreeThread, TreeWish
 from leaktop.widgets.status_bar import Stage, Status
 
 _Kept = TypeVar("_Kept")
@@ -49,6 +51,8 @@ class Session:
         self.shown = 0
         """How many snapshots were shown."""
         self._screens = screens
+        self._tree_state = TreeState()
+        self._trees: TreeThread | None = None
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
         self._problems: Mapping[str, str] = {}
@@ -136,6 +140,12 @@ class Session:
             screen.show_events(message)
 
     @take.register
+    def _(self, message: say.TreeReady) -> None:
+        for screen in self._screens():
+            if isinstance(screen, TreeScreen):
+                screen.show_tree(message.built)
+
+    @take.register
     def _(self, _: say.FiltersApplied) -> None:
         self._change(refused="")
 
@@ -207,12 +217,34 @@ class Session:
         self.collector.want_lines(stack_id)
         return screen
 
+    def open_tree(self, table: MainScreen) -> TreeScreen:
+        """Return the screen of the call tree of what ``table`` shows."""
+        self._trees = TreeThread(self._tell_tree)
+        self._trees.start()
+        return TreeScreen(self._tree_state, table.shown, table.pattern)
+
+    def want_tree(self, wish: TreeWish) -> None:
+        """Have a call tree built, which comes as ``TreeReady``."""
+        if self._trees is not None:
+            self._trees.request(wish)
+
+    def tree_left(self) -> None:
+        """Build no more trees."""
+        if self._trees is not None:
+            self._trees.stop()
+            self._trees = None
+
+    # In the thread of the trees.
+    def _tell_tree(self, built: BuiltTree) -> None:
+        self.collector.post(say.TreeReady(built))
+
     def want_names(self) -> None:
         """Have the stacks named that have no names yet, those in sight first."""
         reading = self.status.reading
-        if reading is None or not isinstance(top := self._top, MainScreen):
+        top = self._top
+        if reading is None or not isinstance(top, MainScreen | TreeScreen):
             return
-        visible = top.table.visible_sites
+        visible = top.table.visible_sites if isinstance(top, MainScreen) else ()
         first = [site.stack_id for site in visible if site.stack_id not in self.names]
         rest = [s.stack_id for s in reading.snapshot.sites if s.stack_id not in self.names]
         if rest:

@@ -33,6 +33,9 @@ KEYS = (
     ("Space p", "freeze the screen; tracing goes on"),
     ("m M", "set a mark: BYTES and BLOCKS then are the change since; M forgets it"),
     ("d", "show only what grew since the mark and is still held, or since the start without one"),
+    ("t", "all stacks as a tree of calls; Enter ← → fold, r from the other end: who allocates, and"
+     " from where; E and C unfold and fold all, f shows allocators, s sorts. % is of all bytes,"
+     " OWN what a function allocated itself. Enter on a last call opens its stack"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from textual.message import Message
 from textual.screen import Screen
 
-from leaktop.model import Frame
+from leaktop.model import Frame, Site
 from leaktop.widgets.status_bar import Status
 
 Names = Mapping[int, tuple[Frame, ...]]
@@ -17,6 +17,20 @@ class LiveScreen(Screen[None]):
 
     class Resumed(Message):
         """The screen is on top and wants to be shown the state of things."""
+
+    class StackOpened(Message):
+        """One stack is to be looked at."""
+
+        def __init__(self, site: Site) -> None:
+            super().__init__()
+            self.site = site
+
+    class NamesWanted(Message):
+        """Other stacks are in sight."""
+
+        def can_replace(self, message: Message) -> bool:
+            """Let a later one replace one not handled yet."""
+            return isinstance(message, LiveScreen.NamesWanted)
 
     def show(self, status: Status, names: Names) -> None:
         """Show the state of things."""

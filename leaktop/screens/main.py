@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from leaktop import format as fmt
-from leaktop.analyze import Reading, haystack, ordered, text_filter
+from leaktop.analyze import haystack, ordered, text_filter
 from leaktop.command import Command
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
@@ -62,6 +62,7 @@ class MainScreen(LiveScreen):
         Binding("slash", "edit('text')", show=False),
         Binding("z", "edit('min')", show=False),
         Binding("Z", "edit('max')", show=False),
+        Binding("t", "tree", show=False),
         Binding("o", "output", show=False),
         Binding("escape", "clear", show=False),
     ]
@@ -73,22 +74,11 @@ class MainScreen(LiveScreen):
             super().__init__()
             self.filters = filters
 
-    class StackOpened(Message):
-        """One stack is to be looked at."""
-
-        def __init__(self, site: Site) -> None:
-            super().__init__()
-            self.site = site
+    class TreeOpened(Message):
+        """The call tree is to be looked at."""
 
     class Left(Message):
         """Esc with nothing left to clear."""
-
-    class NamesWanted(Message):
-        """Other stacks are in sight."""
-
-        def can_replace(self, message: Message) -> bool:
-            """Let a later one replace one not handled yet."""
-            return isinstance(message, MainScreen.NamesWanted)
 
     def __init__(
         self,
@@ -161,11 +151,10 @@ class MainScreen(LiveScreen):
 
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
-        sites: list[Site] = []
-        states = () if reading is None else reading.snapshot.processes
-        self._processes = {each.target.pid: each.target for each in states}
+        sites: Sequence[Site] = ()
         if reading is not None:
-            sites = self._matching(self._ordered(reading))
+            order = ordered(reading, self.sort, reverse=self.reverse, mark=status.mark)
+            sites = self._passing(order)
         self.table.show(
             Rows(
                 sites=sites,
@@ -184,14 +173,20 @@ class MainScreen(LiveScreen):
         self._peek()
         self.post_message(self.NamesWanted())
 
-    def _ordered(self, reading: Reading) -> list[Site]:
-        mark = self._status.mark
-        sites = ordered(reading, self.sort, reverse=self.reverse, mark=mark)
-        if mark is not None and self._status.only_grown:
-            sites = [site for site in sites if mark.grew(site)]
-        return sites
+    def shown(self, status: Status, names: Names) -> Sequence[Site]:
+        """Return the stacks of ``status`` that the table would show, in no order."""
+        self._status, self._names = replace(status, pattern=self.pattern), names
+        return () if status.reading is None else self._passing(status.reading.snapshot.sites)
 
-    def _matching(self, sites: list[Site]) -> list[Site]:
+    def _passing(self, sites: Sequence[Site]) -> Sequence[Site]:
+        status = self._status
+        states = () if status.reading is None else status.reading.snapshot.processes
+        self._processes = {each.target.pid: each.target for each in states}
+        if status.only_grown and (mark := status.mark) is not None:
+            sites = [site for site in sites if mark.grew(site)]
+        return self._matching(sites)
+
+    def _matching(self, sites: Sequence[Site]) -> Sequence[Site]:
         if not self.pattern:
             self._texts.clear()
             return sites
@@ -263,6 +258,10 @@ class MainScreen(LiveScreen):
         """Show the innermost frame of each stack, or again the one that matters."""
         self.innermost = not self.innermost
         self._show_rows()
+
+    def action_tree(self) -> None:
+        """Look at the stacks as a tree of calls."""
+        self.post_message(self.TreeOpened())
 
     def action_output(self) -> None:
         """Show the command's output, or hide it; while it has the focus, keys scroll it."""

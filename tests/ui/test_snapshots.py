@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from leaktop.app import LeaktopApp
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
+from leaktop.screens.tree import TreeScreen
 from leaktop.source import SourceError
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.log import LogView
@@ -192,6 +193,29 @@ async def _marked_detail(driver: Driver) -> None:
     await driver.opened()
 
 
+async def _tree(driver: Driver) -> None:
+    await driver.press("t")
+    screen = driver.app.screen
+    assert isinstance(screen, TreeScreen)
+    await driver.until(lambda: screen._built is not None and screen._built.named)
+    await driver.press("j", "E")
+
+
+async def _tree_from_the_bottom(driver: Driver) -> None:
+    await driver.press("t", "r")
+    screen = driver.app.screen
+    assert isinstance(screen, TreeScreen)
+    await driver.until(
+        lambda: screen._built is not None and screen._built.wish.bottom_up and screen._built.named
+    )
+    await driver.press("j")
+
+
+async def _grown_tree(driver: Driver) -> None:
+    await _grown(driver)
+    await _tree(driver)
+
+
 async def _editing(driver: Driver) -> None:
     await driver.press("z", *"4x", "enter")
 
@@ -225,6 +249,11 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "marked": (_main, _marked, {}),
     "grown": (_main, _grown, {}),
     "marked_detail": (_main, _marked_detail, {}),
+    "tree": (_main, _tree, {}),
+    "tree_bottom_up": (_main, _tree_from_the_bottom, {}),
+    "tree_grown": (_estimated, _grown_tree, {}),
+    "ascii_tree": (_main, _tree, {"ascii_only": True}),
+    "no_color_tree": (_main, _tree, {"no_color": True}),
     "gone": (_gone, _second_row, {}),
     "losses": (lambda: _main(lost={"truncated": 12, "missed_frees": 3}), _second_row, {}),
     "estimated": (_estimated, _detail, {}),
