@@ -28,6 +28,8 @@ _HINTS = (
     ("s", "sort"),
     ("r", "reverse"),
     ("f", "frame"),
+    ("t", "tree"),
+    ("m d", "mark, grown"),
     ("/", "filter"),
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),

@@ -37,10 +37,10 @@ _SHORT_HINTS = (
     ("r", "reverse"),
     ("E C", "all"),
     ("s", "sort"),
-    ("f", "frame"),
     ("p", "pause"),
     ("?", "help"),
     ("q", "quit"),
+    ("f", "frame"),
 )
 _NAMES_S = 0.25  # how often names alone have the tree built again
 _COMM = 16
