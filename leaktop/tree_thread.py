@@ -3,14 +3,25 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
-from leaktop.calls import Order, Stack
+from leaktop.calls import Order, Row, Stack
 from leaktop.marks import Mark
 from leaktop.model import Frame, Site
 
 if TYPE_CHECKING:
     from leaktop.calltree import Tree, TreeBuilder
+
+
+class Unfold(Enum):
+    """What of a tree is to be seen."""
+
+    THESE = "these"
+    """What is below the nodes that the wish names."""
+    HEAVIEST = "heaviest"
+    """The way down that always goes on with the largest."""
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +39,9 @@ class TreeWish:
     bottom_up: bool = False
     whole: bool = False
     """With allocators and their like."""
-    unfolded: Set[int] | None = None
-    """None: the heaviest way."""
+    unfolded: Set[int] = frozenset()
+    """Ids of nodes."""
+    unfold: Unfold = Unfold.THESE
     order: Order = Order.TOTAL
 
 
@@ -39,6 +51,10 @@ class BuiltTree:
 
     tree: "Tree"
     wish: TreeWish
+    unfolded: Set[int]
+    """Ids of the nodes that are unfolded."""
+    rows: Sequence[Row]
+    """What is seen then."""
     named: bool
     """All names that can be had were there."""
 
@@ -86,12 +102,12 @@ class TreeThread(threading.Thread):
         if way not in self._builders:
             self._builders[way] = TreeBuilder(bottom_up=wish.bottom_up, whole=wish.whole)
         tree = self._builders[way].build(_stack(site, wish) for site in wish.sites)
-        # The tree remembers what was asked, so the screen need not wait for it.
         unfolded = wish.unfolded
-        if unfolded is None:
+        if wish.unfold is Unfold.HEAVIEST:
             unfolded = {node.id for node in tree.heaviest()}
-        tree.rows(unfolded, wish.order)
-        return BuiltTree(tree, wish, named)
+        elif wish.unfold is Unfold.ALL:
+            unfolded = tree.expand_all()
+        return BuiltTree(tree, wish, unfolded, tree.rows(unfolded, wish.order), named)
 
 
 def _stack(site: Site, wish: TreeWish) -> Stack:

@@ -1,6 +1,6 @@
 """The call tree: who calls what allocates, or who allocates and from where."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -10,10 +10,10 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from leaktop import format as fmt
-from leaktop.calls import Node, Order
+from leaktop.calls import Node, Order, Row
 from leaktop.model import Site
 from leaktop.screens.live import LiveScreen, Names
-from leaktop.tree_thread import BuiltTree, TreeWish
+from leaktop.tree_thread import BuiltTree, TreeWish, Unfold
 from leaktop.widgets.call_tree import CallTreeView, TreeRows
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
@@ -53,7 +53,9 @@ class TreeState:
     bottom_up: bool = False
     whole: bool = False
     order: Order = Order.TOTAL
-    unfolded: dict[bool, set[int]] = field(default_factory=lambda: {False: set(), True: set()})
+    unfolded: dict[bool, Set[int]] = field(
+        default_factory=lambda: {False: frozenset(), True: frozenset()}
+    )
     """Ids of nodes, from the top down and from the bottom up."""
     untouched: set[bool] = field(default_factory=lambda: {False, True})
     """The ways in which the heaviest way is unfolded, as long as nobody chose otherwise."""
@@ -91,8 +93,10 @@ class TreeScreen(LiveScreen):
         self._pattern = pattern
         self._status: Status | None = None
         self._names: Names = {}
+        self._wished: TreeWish | None = None
         self._built: BuiltTree | None = None
         self._names_pending = False
+        self._unfolding = False
         self._bar = StatusBar()
         self._line = FilterLine()
         self.calls = CallTreeView()
@@ -140,34 +144,51 @@ class TreeScreen(LiveScreen):
             each.target.pid: f"{fmt.clean(each.target.comm, _COMM)} {each.target.pid}"
             for each in reading.snapshot.processes
         }
-        untouched = state.bottom_up in state.untouched
-        wish = TreeWish(
+        way = state.bottom_up
+        unfold = Unfold.HEAVIEST if way in state.untouched else Unfold.THESE
+        self._wished = TreeWish(
             sites=self._sites_of(status, self._names),
             names=self._names,
             growth=reading.growth,
             mark=status.mark,
             processes=processes,
-            bottom_up=state.bottom_up,
+            bottom_up=way,
             whole=state.whole,
-            unfolded=None if untouched else frozenset(state.unfolded[state.bottom_up]),
+            unfolded=state.unfolded[way],
+            unfold=Unfold.ALL if self._unfolding else unfold,
             order=state.order,
         )
-        self.post_message(self.Wanted(wish))
+        self.post_message(self.Wanted(self._wished))
 
     def show_tree(self, built: BuiltTree) -> None:
         """Show a tree that was built."""
         self._built = built
-        way = built.wish.bottom_up
-        if way in self._state.untouched and built.tree.root.stacks:
-            self._state.unfolded[way] = {node.id for node in built.tree.heaviest()}
-            if built.named:  # from now on nothing moves of itself
-                self._state.untouched.discard(way)
+        way, state = built.wish.bottom_up, self._state
+        if built.wish.unfold is Unfold.ALL and self._unfolding:
+            self._unfolding = False
+            state.unfolded[way] = built.unfolded
+            state.untouched.discard(way)
+        elif built.wish.unfold is Unfold.HEAVIEST and way in state.untouched:
+            state.unfolded[way] = built.unfolded
+            if built.named and built.rows:  # from now on nothing moves of itself
+                state.untouched.discard(way)
         self._show_rows()
 
     @property
-    def _unfolded(self) -> set[int]:
+    def settled(self) -> bool:
+        """Whether the tree that is shown is the last one wished for."""
+        return self._built is not None and self._built.wish is self._wished
+
+    @property
+    def _unfolded(self) -> Set[int]:
         way = self._built.wish.bottom_up if self._built else False
         return self._state.unfolded[way]
+
+    def _rows(self, built: BuiltTree) -> Sequence[Row]:
+        unfolded, order = self._unfolded, self._state.order
+        if unfolded is built.unfolded and order is built.wish.order:
+            return built.rows
+        return built.tree.rows(unfolded, order)
 
     def _show_rows(self) -> None:
         status, built = self._status, self._built
@@ -176,7 +197,7 @@ class TreeScreen(LiveScreen):
             return
         self.calls.show(
             TreeRows(
-                rows=built.tree.rows(self._unfolded, self._state.order),
+                rows=self._rows(built),
                 total=built.tree.root.bytes,
                 order=self._state.order,
                 bottom_up=built.wish.bottom_up,
@@ -187,7 +208,7 @@ class TreeScreen(LiveScreen):
             )
         )
 
-    def _change(self, unfolded: set[int]) -> None:
+    def _change(self, unfolded: Set[int]) -> None:
         if self._built is not None:
             way = self._built.wish.bottom_up
             self._state.unfolded[way] = unfolded
@@ -237,8 +258,8 @@ class TreeScreen(LiveScreen):
 
     def action_unfold_all(self) -> None:
         """Unfold all there is, or as much as can be looked at."""
-        if self._built is not None:
-            self._change(self._built.tree.expand_all())
+        self._unfolding = True
+        self._want()
 
     def action_fold_all(self) -> None:
         """Fold all."""

@@ -197,8 +197,10 @@ async def _tree(driver: Driver) -> None:
     await driver.press("t")
     screen = driver.app.screen
     assert isinstance(screen, TreeScreen)
-    await driver.until(lambda: screen._built is not None and screen._built.named)
+    await driver.until(lambda: screen.settled and screen._built.named)  # type: ignore[union-attr]
+    before = screen._built
     await driver.press("j", "E")
+    await driver.until(lambda: screen.settled and screen._built is not before)
 
 
 async def _tree_from_the_bottom(driver: Driver) -> None:
@@ -206,7 +208,7 @@ async def _tree_from_the_bottom(driver: Driver) -> None:
     screen = driver.app.screen
     assert isinstance(screen, TreeScreen)
     await driver.until(
-        lambda: screen._built is not None and screen._built.wish.bottom_up and screen._built.named
+        lambda: screen.settled and screen._built.wish.bottom_up and screen._built.named  # type: ignore[union-attr]
     )
     await driver.press("j")
 

@@ -30,7 +30,7 @@ async def opened(driver: Driver) -> TreeScreen:
     await driver.press("t")
     screen = driver.app.screen
     assert isinstance(screen, TreeScreen)
-    await driver.until(lambda: screen._built is not None and screen._built.named)
+    await driver.until(lambda: screen.settled and screen._built.named)  # type: ignore[union-attr]
     return screen
 
 
@@ -40,7 +40,7 @@ async def rebuilt(driver: Driver, *keys: str) -> None:
     assert isinstance(screen, TreeScreen)
     before = screen._built
     await driver.press(*keys)
-    await driver.until(lambda: screen._built is not before)
+    await driver.until(lambda: screen.settled and screen._built is not before)
 
 
 def tree_of(driver: Driver) -> TreeScreen:
@@ -109,14 +109,14 @@ async def test_folding_by_keys() -> None:
 async def test_all_is_unfolded_and_folded() -> None:
     async with driving(leaky_source(), size=(100, 40)) as driver:
         await opened(driver)
-        await driver.press("E")
+        await rebuilt(driver, "E")
         assert all("+" not in line for line in lines(driver))
         assert sum("handle_request" in line for line in lines(driver)) == 3
         await driver.press("G")
         await driver.press("C")
         assert all(line[0] in "+ " for line in lines(driver))
         assert selected(driver) == lines(driver)[-1][1:]
-        await driver.press("asterisk")
+        await rebuilt(driver, "asterisk")
         assert all("+" not in line for line in lines(driver))
 
 
@@ -162,7 +162,7 @@ async def rebuilt_by_tick(driver: Driver) -> None:
     screen = tree_of(driver)
     before = screen._built
     await driver.tick()
-    await driver.until(lambda: screen._built is not before)
+    await driver.until(lambda: screen.settled and screen._built is not before)
 
 
 async def test_a_last_call_opens_its_stack() -> None:
@@ -235,10 +235,10 @@ async def test_orders() -> None:
 async def test_allocators_are_shown_when_asked_for() -> None:
     async with driving(leaky_source(), size=(100, 40)) as driver:
         await opened(driver)
-        await driver.press("E")
+        await rebuilt(driver, "E")
         assert not any("operator new" in line for line in lines(driver))
         await rebuilt(driver, "f")
-        await driver.press("E")
+        await rebuilt(driver, "E")
         assert any("operator new" in line for line in lines(driver))
 
 
@@ -345,7 +345,7 @@ async def test_ten_thousand_stacks_draw_what_is_visible(monkeypatch: pytest.Monk
     }
     async with driving(ScriptedSource([snapshot(5.0, sites)], names=names)) as driver:
         screen = await opened(driver)
-        await driver.press("E")
+        await rebuilt(driver, "E")
         assert 4000 < screen.calls.row_count <= 5000
         drawn.clear()
         await driver.press("j")
