@@ -12,10 +12,10 @@ import struct
 import sys
 
 from leaktop.tracer import kernel
-from leaktop.tracer.allocators import Choice, find_allocators
+from leaktop.tracer.allocators import find_allocators
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import Place, attacher
-from leaktop.tracer.probes import probes_for
+from leaktop.tracer.probes import Choice, probes_for
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.ways import best_way
 

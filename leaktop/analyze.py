@@ -47,6 +47,8 @@ class Reading:
     """Bytes a second, by stack id, for each stack of the snapshot."""
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
     """By stack id; empty where leaks are not judged."""
+    suspicion: Mapping[int, float] = field(default_factory=dict)
+    """The verdicts' scores alone, which cost less to have of thousands."""
 
 
 def ordered(
@@ -69,6 +71,12 @@ def ordered(
 
             def value(site: Site) -> float:
                 return growth.get(site.stack_id, 0.0)
+
+        case SortKey.SUSPECT:
+            suspicion = reading.suspicion
+
+            def value(site: Site) -> float:
+                return suspicion.get(site.stack_id, 0.0)
 
         case SortKey.AGE:
 

@@ -5,7 +5,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from textual import events, on
@@ -15,28 +18,42 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from leaktop import messages as say
+from leaktop.collector import Collector
 from leaktop.command import Command
+from leaktop.config import Config
+from leaktop.export import ExportError
+from leaktop.export.formats import FORMATS, format_of
+from leaktop.exporting import default_name
 from leaktop.format import clean
+from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
 from leaktop.picking import Picking, Watcher, open_apart
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import HelpScreen
+from leaktop.screens.help import HelpScreen, Settings
 from leaktop.screens.leaving import LeavingScreen
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.picker import PickerScreen
 from leaktop.screens.picker_help import PickerHelpScreen
+from leaktop.screens.saving import SavingScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.screens.tree import TreeScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
 from leaktop.terminal import TerminalDriver
+from leaktop.theme import choose_theme
 from leaktop.widgets.filter_bar import next_rate
+from leaktop.widgets.site_columns import column_problems
 from leaktop.widgets.status_bar import Stage
 
+_DEFAULTS = Config()
+_NOTICE_S = 10.0
 _HANGUP_S = 2.0
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
+
+CLIPBOARD_MAX = 50_000
+"""Bytes that are copied at most: terminals take OSC 52 up to some 74,000 bytes of base64."""
 
 
 class LeaktopApp(App[int]):
@@ -61,6 +78,9 @@ class LeaktopApp(App[int]):
         Binding("m", "mark", show=False),
         Binding("M", "clear_mark", show=False),
         Binding("d", "grown", show=False),
+        Binding("I", "show_ignored", show=False),
+        Binding("e", "export", show=False),
+        Binding("y", "copy", show=False),
     ]
 
     def __init__(
@@ -74,12 +94,20 @@ class LeaktopApp(App[int]):
         sort: SortKey = SortKey.BYTES,
         ascii_only: bool = False,
         iterations: int | None = None,
+        config: Config = _DEFAULTS,
+        exports: Sequence[Path] = (),
     ) -> None:
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
         super().__init__(driver_class=TerminalDriver, ansi_color=True if plain else None)
-        if plain or "TEXTUAL_THEME" not in os.environ:
-            self.theme = "ansi-dark"
+        self._config = config
+        self._ignoring = Ignoring(config.ignore, self.post_message)
+        theme, wrong = choose_theme(config.theme, self.available_themes)
+        if theme is not None:
+            self.theme = theme
+        self._settings = Settings(
+            config.path, [*config.problems, *column_problems(config.columns), *wrong]
+        )
         self.animation_level = "none"
         self.ascii_only = ascii_only
         self.failure: str | None = None
@@ -88,13 +116,15 @@ class LeaktopApp(App[int]):
         self._command = command
         self._sort = sort
         self._iterations = iterations
+        self._exports = exports
+        self._collectors: list[Collector] = []
         self._exit_code = 0
         self._session = None if source is None else self._new_session(source)
         self._picking = picking
         self._picker: PickerScreen | None = None
         self._watcher: Watcher | None = None
         if source is None and picking is not None:
-            self._picker = PickerScreen(picking.warning)
+            self._picker = PickerScreen(picking.warning or self._settings.notice)
             self._watcher = Watcher(picking, self.post_message)
         self._opening: Process | None = None
         self._ending: dict[object, str] = {}
@@ -109,7 +139,9 @@ class LeaktopApp(App[int]):
         """Return the table of stacks, or the picker."""
         if self._picker is not None:
             return self._picker
-        return MainScreen(self.session.status, self._sort, self._command)
+        return MainScreen(
+            self.session.status, self._sort, self._command, columns=self._config.columns
+        )
 
     def on_mount(self) -> None:
         """End in order on signals and when the terminal hangs up; let keys go before ticks."""
@@ -148,6 +180,11 @@ class LeaktopApp(App[int]):
             self.screen.call_after_refresh(self._leave)
         elif isinstance(message, say.SourceFailed):
             self._source_failed(message)
+        elif isinstance(message, say.StackCopied):
+            text = message.text.encode("utf-8", "replace")[:CLIPBOARD_MAX]
+            self.copy_to_clipboard(text.decode("utf-8", "ignore"))
+        if isinstance(message, say.Exported | say.StackCopied):
+            self.set_timer(_NOTICE_S, partial(session.forget, session.status.notice))
         self._show_attaching()
 
     @on(DetailScreen.BlocksWanted)
@@ -201,6 +238,28 @@ class LeaktopApp(App[int]):
     def _tree_wanted(self, message: TreeScreen.Wanted) -> None:
         if self._session is not None:
             self._session.want_tree(message.wish)
+
+    @on(LiveScreen.IgnoreToggled)
+    def _ignore_toggled(self, message: LiveScreen.IgnoreToggled) -> None:
+        if (session := self._session) is None:
+            return
+        stack_id = message.site.stack_id
+        matched = session.status.ignored.entries.get(stack_id)
+        frames = session.names.get(stack_id)
+        if frames is not None:
+            frames = frames or message.site.frames
+        toggled = self._ignoring.toggle(frames or (), matched)
+        session.ignore(self._ignoring.list)
+        self._tell(session, notice_of(toggled, session.status.ignored))
+
+    @on(say.NotKept)
+    def _not_kept(self, message: say.NotKept) -> None:
+        if self._session is not None:
+            self._tell(self._session, f"not kept for the next run: {message.reason}")
+
+    def _tell(self, session: Session, notice: str) -> None:
+        session.tell(notice)
+        self.set_timer(_NOTICE_S, lambda: session.forget(notice))
 
     @on(say.ProcessesRead)
     def _processes_read(self, message: say.ProcessesRead) -> None:
@@ -258,6 +317,7 @@ class LeaktopApp(App[int]):
             self.push_screen(PickerHelpScreen())
         elif self._session is not None:
             self._session.collector.want_memory()
+            self._session.forget(self._session.status.notice)
             self.push_screen(HelpScreen(self._session.facts))
 
     def action_pause(self) -> None:
@@ -279,6 +339,37 @@ class LeaktopApp(App[int]):
         """Show only what grew since the mark, or all again."""
         if self._session is not None:
             self._session.toggle_grown()
+
+    def action_show_ignored(self) -> None:
+        """Show the stacks that are ignored, or hide them again."""
+        if self._session is not None:
+            self._session.toggle_ignored()
+
+    def action_export(self) -> None:
+        """Ask for a file's name, and write what is shown to it."""
+        session, top = self._session, self._top
+        if session is None or session.status.reading is None or not isinstance(top, LiveScreen):
+            return
+        name = default_name(session.status.reading.snapshot, FORMATS[0].endings[0])
+        endings = " ".join(each.endings[0] for each in FORMATS)
+        what = f"export to file, Enter writes it, Esc leaves; formats: {endings}"
+        self.push_screen(SavingScreen(what, name, _no_format), self._name_given)
+
+    def _name_given(self, path: Path | None) -> None:
+        if path is not None and self._session is not None:
+            self._session.export(path)
+
+    def action_copy(self) -> None:
+        """Copy the stack that is selected, or looked at, as text."""
+        site = top.stack if isinstance(top := self._top, LiveScreen) else None
+        if self._session is not None and site is not None:
+            self._session.copy(site)
+
+    def exported(self) -> Iterator[say.Exported]:
+        """Wait until all is written that was to be written on leaving; say what became of it."""
+        for collector in self._collectors if self._exports else ():
+            collector.wait()
+            yield from collector.written
 
     def action_rate(self, step: int) -> None:
         """Trace one of more, or fewer, allocations."""
@@ -309,9 +400,18 @@ class LeaktopApp(App[int]):
         return self.screen_stack[-1] if self.screen_stack else None
 
     def _new_session(self, source: Source) -> Session:
-        return Session(
-            source, self._limits, self._delay_s, self.post_message, lambda: self.screen_stack
+        session = Session(
+            source,
+            self._limits,
+            self._delay_s,
+            self.post_message,
+            lambda: self.screen_stack,
+            settings=self._settings,
+            ignored=self._ignoring.list,
+            exports=self._exports,
         )
+        self._collectors.append(session.collector)
+        return session
 
     # Shows the picker how far attaching has come, and once it has, the table of stacks.
     @on(PickerScreen.Resumed)
@@ -326,7 +426,9 @@ class LeaktopApp(App[int]):
         self._note(attaching="")
         if self._watcher is not None:
             self._watcher.want(False)
-        self.push_screen(MainScreen(session.status, self._sort, picked=True))
+        self.push_screen(
+            MainScreen(session.status, self._sort, picked=True, columns=self._config.columns)
+        )
 
     # Detaching goes on in the session's own thread, which says so at the end.
     def _let_go(self, session: Session) -> None:
@@ -379,3 +481,11 @@ class LeaktopApp(App[int]):
         timer = threading.Timer(_HANGUP_S, os._exit, (128 + signal.SIGHUP,))
         timer.daemon = True
         timer.start()
+
+
+def _no_format(path: Path) -> str:
+    try:
+        format_of(path)
+    except ExportError as error:
+        return str(error)
+    return ""

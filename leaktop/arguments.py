@@ -4,16 +4,19 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from leaktop import __version__
+from leaktop.config import DELAY_MAX_S, DELAY_MIN_S, load
 from leaktop.format import clean, parse_bytes
+from leaktop.gate import Limit, parse_limit
 from leaktop.model import UNLIMITED, Filters, SortKey
 
 USAGE = 2
 """Exit code for a command line that is wrong."""
 
-DELAY_MIN_S, DELAY_MAX_S = 0.1, 3600.0
+DEFAULT_DELAY_S = 1.0
 CAPACITY_MAX = 50_000_000
 RATE_MAX = 1_000_000
 PID_MAX = 2**22
@@ -34,8 +37,8 @@ _OF_BLOCKS = (
 
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
-4 no such target, or a command that cannot be started. Bytes take k, M or G. Without a terminal on
-standard output, -b is implied.
+4 no such target, or a command that cannot be started, 5 grew above --fail-over. Bytes take k, M or
+G. Without a terminal on standard output, -b is implied.
 """
 
 
@@ -57,7 +60,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(ours)
     options.command = _command(parser, options, theirs)
     _check(parser, options)
-    if options.json or options.trace or options.show_allocs or not sys.stdout.isatty():
+    _settle(options)
+    if _wants_batch(options) or not sys.stdout.isatty():
         options.batch = True
     return options
 
@@ -155,7 +159,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "-d",
         "--delay",
         type=_seconds,
-        default=1.0,
         metavar="SECONDS",
         help="time between snapshots (default 1)",
     )
@@ -170,9 +173,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add(
         "--sort",
         type=_sort_key,
-        default=SortKey.BYTES,
         metavar="KEY",
-        help="sort by bytes, count, growth or age (default bytes)",
+        help="sort by bytes, count, growth, age or suspect (default bytes)",
     )
     add(
         "-t",
@@ -186,8 +188,33 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="list the live allocations of each stack printed, without a screen",
     )
+    add(
+        "--export",
+        type=_export_path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="at the end, write what is held as FILE, several times too; its name says the format: "
+        ".svg or .html for a browser, .pb.gz (pprof), .speedscope.json, .folded, .csv or .json",
+    )
+    add(
+        "--fail-over",
+        type=_limit,
+        metavar="BYTES[/s]",
+        help="exit with 5 where outstanding memory grew by more, from the first snapshot to the "
+        "last; of a command, all that it still held; without a screen",
+    )
     add("--no-color", action="store_true", help="no colours; so does NO_COLOR in the environment")
     add("--ascii", action="store_true", help="only ASCII on the screen")
+
+
+# What the command line leaves open the user's configuration says.
+def _settle(options: argparse.Namespace) -> None:
+    options.config = config = load()
+    if options.delay is None:
+        options.delay = DEFAULT_DELAY_S if config.delay_s is None else config.delay_s
+    if options.sort is None:
+        options.sort = config.sort or SortKey.BYTES
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -248,9 +275,14 @@ def names_a_target(options: argparse.Namespace) -> bool:
     return options.kernel or any(each is not None for each in given)
 
 
+def _wants_batch(options: argparse.Namespace) -> bool:
+    gate = options.fail_over is not None
+    return bool(options.json or options.trace or options.show_allocs or gate)
+
+
 def _has_picker(options: argparse.Namespace) -> bool:
     """Tell whether there is a terminal in which a process can be picked."""
-    if options.batch or options.json or options.trace or options.show_allocs:
+    if options.batch or _wants_batch(options):
         return False
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
@@ -318,6 +350,27 @@ def _size(given: str) -> int:
         return parse_bytes(given)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _limit(given: str) -> Limit:
+    try:
+        return parse_limit(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _export_path(given: str) -> Path:
+    from leaktop.export import ExportError  # noqa: PLC0415  (few ask for it)
+    from leaktop.export.formats import format_of  # noqa: PLC0415
+    from leaktop.outfile import OutFileError, check  # noqa: PLC0415
+
+    path = Path(given)
+    try:
+        format_of(path)
+        check(path)
+    except (ExportError, OutFileError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
 
 
 def _seconds(given: str) -> float:

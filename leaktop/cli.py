@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from leaktop.arguments import filters_of, names_a_target, parse
+from leaktop.config import Config
 from leaktop.format import clean
 from leaktop.model import Process
 from leaktop.source import Source, SourceError
@@ -19,6 +20,8 @@ from leaktop.source import Source, SourceError
 if TYPE_CHECKING:
     from leaktop.command import Command
     from leaktop.picking import Picking
+    from leaktop.tracer.loading import Loading
+    from leaktop.tracer.objects import Capacity
 
 DONE, FAILED, NO_TARGET = 0, 1, 4
 
@@ -27,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run leaktop and return its exit code."""
     _replace_closed_streams()
     options = parse(arguments)
+    if options.batch:
+        _say_problems(options.config)
     try:
         if not names_a_target(options):
             return _run_screen(None, options)
@@ -41,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return DONE
+
+
+def _say_problems(config: Config) -> None:
+    for problem in config.problems:
+        with suppress(OSError):  # nobody reads
+            sys.stderr.write(f"leaktop: {clean(f'{config.path}: {problem}')}\n")
 
 
 def _source(options: argparse.Namespace) -> "tuple[Source, Command | None]":
@@ -82,18 +93,16 @@ def _live_source(options: argparse.Namespace) -> Source:
     if options.follow:
         finders.add(Offspring())
 
-    def make() -> Source:
-        from leaktop.tracer.loading import Loading  # noqa: PLC0415
-        from leaktop.tracer.objects import Capacity  # noqa: PLC0415
+    begun: list[Loading] = []
 
-        capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
+    def make() -> Source:
         if options.growth:
             from leaktop.tracer.growth import GrowthSource  # noqa: PLC0415
 
-            return GrowthSource(pids[0], filters_of(options), capacity)
-        loading = Loading(capacity)  # goes on while the rest is imported
-        from leaktop.tracer.allocators import Choice  # noqa: PLC0415
+            return GrowthSource(pids[0], filters_of(options), _capacity(options))
+        loading = begun.pop() if begun else _begin_loading(options)
         from leaktop.tracer.live import LiveSource  # noqa: PLC0415
+        from leaktop.tracer.probes import Choice  # noqa: PLC0415
 
         choice = Choice(options.object, options.symbols_prefix, at_entry=options.probe_at_entry)
         filters, log_all = filters_of(options), options.trace
@@ -103,20 +112,34 @@ def _live_source(options: argparse.Namespace) -> Source:
             loading.discard()
             raise
 
-    return DeferredSource(pids, make)
+    source = DeferredSource(pids, make)
+    if options.batch and not options.growth:  # a screen comes first
+        begun.append(_begin_loading(options))
+    return source
+
+
+def _begin_loading(options: argparse.Namespace) -> "Loading":
+    from leaktop.tracer.loading import Loading  # noqa: PLC0415
+
+    return Loading(_capacity(options))  # goes on while the rest is imported
+
+
+def _capacity(options: argparse.Namespace) -> "Capacity":
+    from leaktop.tracer.objects import Capacity  # noqa: PLC0415
+
+    return Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
 
 
 def _kernel_source(options: argparse.Namespace) -> Source:
     from leaktop.tracer.kmem import KernelSource, Scope  # noqa: PLC0415
-    from leaktop.tracer.objects import Capacity  # noqa: PLC0415
 
     pid = options.pid[0] if options.pid else None
     scope = Scope(pid, options.percpu, options.wa_missing_free)
-    capacity = Capacity(allocs=options.max_allocs, stacks=options.max_stacks)
-    return KernelSource(filters_of(options), scope, capacity)
+    return KernelSource(filters_of(options), scope, _capacity(options))
 
 
 def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
+    from leaktop.outfile import OutFileError  # noqa: PLC0415
     from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
 
     batch = BatchOptions(
@@ -127,11 +150,16 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         as_json=options.json,
         trace=options.trace,
         show_allocs=options.show_allocs,
+        ignore=options.config.ignore,
+        exports=options.export,
+        fail_over=options.fail_over,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
     try:
-        run_batch(source, batch, sys.stdout, sys.stderr, command)
+        return run_batch(source, batch, sys.stdout, sys.stderr, command)
+    except OutFileError as error:
+        return _fail(str(error), FAILED)
     except BrokenPipeError:  # the reader has had enough
         _drop_unwritten()
     except OSError as error:
@@ -196,9 +224,14 @@ def _run_screen(
         sort=options.sort,
         ascii_only=options.ascii,
         iterations=options.iterations,
+        config=options.config,
+        exports=options.export,
     )
     with _screen_apart_from_stderr():
         code = app.run()
+    for each in app.exported():
+        print(f"leaktop: {clean(each.text, 4096)}", file=sys.stderr)
+        code = code or FAILED * each.error
     if app.failure is not None:
         return _fail(app.failure, code or FAILED)
     return code or DONE

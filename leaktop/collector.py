@@ -12,17 +12,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from leaktop.analyze import Reading
 from leaktop.excerpt import Reader, excerpts
+from leaktop.exported import Names, copied, written
+from leaktop.exporting import collect
 from leaktop.messages import (
     BlockRead,
     BlocksReady,
     Closed,
     DetailReady,
     EventsReady,
+    Exported,
     FiltersApplied,
     FiltersRefused,
     LinesReady,
@@ -35,11 +40,12 @@ from leaktop.messages import (
     SymbolsReady,
     TargetGone,
 )
-from leaktop.model import EVENTS_MAX, Event, Filters, Frame, LiveBlock, Tracing
+from leaktop.model import EVENTS_MAX, Event, Filters, Frame, LiveBlock, Site, Tracing
 from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:
     from leaktop.history import History
+    from leaktop.judge import Judge
 
 JOIN_S = 0.3
 """How long ``stop`` waits for the source to detach; the tick thread goes on by itself."""
@@ -55,7 +61,17 @@ _LOG_LINES = 1000  # the last ones, which the screen gets
 class Collector:
     """Reads ``source`` and posts messages until stopped; every method returns at once."""
 
-    def __init__(self, source: Source, post: Callable[[Message], object], delay_s: float) -> None:
+    def __init__(
+        self,
+        source: Source,
+        post: Callable[[Message], object],
+        delay_s: float,
+        exports: Sequence[Path] = (),
+    ) -> None:
+        """Own ``source``; before it is closed, write the files ``exports``."""
+        self.exports = exports
+        self.written: list[Exported] = []
+        """What became of them; complete once ``wait`` has returned."""
         self._source = source
         self._post_message = post
         self._delay_s = delay_s
@@ -74,6 +90,11 @@ class Collector:
         self.ask_to_stop()
         if self._ticks.is_alive():
             self._ticks.join(JOIN_S)
+
+    def wait(self) -> None:
+        """Wait for the source to be closed; only after it was asked to stop."""
+        if self._ticks.is_alive():
+            self._ticks.join()
 
     def ask_to_stop(self) -> None:
         """Begin to stop without waiting."""
@@ -104,6 +125,14 @@ class Collector:
         """Tell what this stack does from now on; None ends it."""
         self._ticks.request(log=(stack_id,))
 
+    def export(self, reading: Reading, path: Path, names: Names) -> None:
+        """Write a reading to a file, with ``names`` where there are no better ones."""
+        self._ticks.request(export=(reading, path, names))
+
+    def copy(self, reading: Reading, site: Site, names: Names) -> None:
+        """Put one stack in words."""
+        self._ticks.request(copy=(reading, site, names))
+
     def tick_now(self) -> None:
         """Read a snapshot at once rather than at the next tick."""
         self._ticks.request(tick=True)
@@ -115,6 +144,10 @@ class Collector:
     def want_names(self, first: Sequence[int], rest: Iterable[int]) -> None:
         """Have these stacks named, ``first`` before ``rest``; replaces what was wanted before."""
         self._symbols.request(names=(list(first), list(rest)))
+
+    def do_apart(self, job: Callable[[], None]) -> None:
+        """Have something done that takes names, in the thread that knows them."""
+        self._symbols.request(job=job)
 
     def want_lines(self, stack_id: int) -> None:
         """Have the lines, inlined calls and source text of one stack read before anything else."""
@@ -155,6 +188,8 @@ class _Wishes:
     listed: tuple[tuple[int, int, int] | None] | None = None
     content: LiveBlock | None = None
     log: tuple[int | None] | None = None
+    export: tuple[Reading, Path, Names] | None = None
+    copy: tuple[Reading, Site, Names] | None = None
 
     def __bool__(self) -> bool:
         return self != _Wishes()
@@ -169,6 +204,7 @@ class _TickThread(threading.Thread):
         self._wishes = _Wishes()
         # The rest is this thread's own.
         self._history: History
+        self._judge: Judge
         self._watched: int | None = None
         self._listed: tuple[int, int, int] | None = None
         self._detail_due = 0.0
@@ -176,6 +212,7 @@ class _TickThread(threading.Thread):
         self._log_due = 0.0
         self._tracing: Tracing | None = None
         self._gone = False
+        self._reading: Reading | None = None
 
     def request(self, **wishes: object) -> None:
         """Wish for some of the fields of ``_Wishes``; each replaces what was wished for before."""
@@ -188,9 +225,11 @@ class _TickThread(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
-        from leaktop.history import History  # noqa: PLC0415  (numpy, after the first paint)
+        # numpy, after the first paint
+        from leaktop.history import History  # noqa: PLC0415
+        from leaktop.judge import Judge  # noqa: PLC0415
 
-        self._history = History()
+        self._history, self._judge = History(), Judge()
         started = False
         try:
             self._source.start(lambda text: self._owner.post(Progress(text)))
@@ -202,6 +241,7 @@ class _TickThread(threading.Thread):
             if started:
                 self._loop(failed=True)
         finally:
+            self._export_at_the_end()
             # What even close cannot undo goes with the process: the kernel drops its probes.
             with contextlib.suppress(Exception):
                 self._source.close()
@@ -244,6 +284,7 @@ class _TickThread(threading.Thread):
         why = "tracing failed"
         if wishes.watch is not None and (watched := wishes.watch[0]) is not None:
             self._owner.post(DetailReady(watched, None, self._history.trend_of(watched), why))
+        self._hand_on(wishes, failed=True)
         if wishes.listed is not None and wishes.listed[0] is not None:
             self._owner.post(BlocksReady(wishes.listed[0][0], None, why))
         if wishes.content is not None:
@@ -253,6 +294,7 @@ class _TickThread(threading.Thread):
 
     # What concerns single blocks.
     def _grant(self, wishes: _Wishes) -> None:
+        self._hand_on(wishes)
         if wishes.listed is not None:
             self._listed = wishes.listed[0]
             self._list()
@@ -260,6 +302,28 @@ class _TickThread(threading.Thread):
             self._read_block(wishes.content)
         if wishes.log is not None:
             self._log(wishes.log[0])
+
+    # What has to be asked of the source is asked here, and the rest done apart.
+    def _hand_on(self, wishes: _Wishes, *, failed: bool = False) -> None:
+        source, history, owner = self._source, self._history, self._owner
+        if wishes.export is not None:
+            reading, path, names = wishes.export
+            export = collect(source, reading, history, [path], failed=failed)
+            owner.do_apart(lambda: owner.post(written(source, export, path, names)))
+        if wishes.copy is not None:
+            reading, site, known = wishes.copy
+            shown = collect(source, reading, history)
+            owner.do_apart(lambda: owner.post(copied(source, shown, site, known)))
+
+    def _export_at_the_end(self) -> None:
+        paths, reading = self._owner.exports, self._reading
+        for path in paths:
+            if reading is None:
+                text = f"{path} was not written: nothing has been read yet"
+                self._owner.written.append(Exported(text, error=True))
+                continue
+            export = collect(self._source, reading, self._history, [path])
+            self._owner.written.append(written(self._source, export, path, {}))
 
     def _next_due(self, due: float) -> float:
         now = time.monotonic()
@@ -280,7 +344,7 @@ class _TickThread(threading.Thread):
     def _read(self) -> None:
         snapshot = self._source.snapshot()
         self._tell_what_is_traced()
-        reading = self._history.add(snapshot)
+        reading = self._reading = self._judge.of(self._history.add(snapshot))
         self._owner.post(SnapshotReady(reading, self._history.trend()))
         if snapshot.note is not None:
             self._gone = True
@@ -377,11 +441,18 @@ class _SymbolThread(threading.Thread):
         self._first: list[int] = []
         self._rest: list[int] = []
         self._lines: int | None = None
+        self._jobs: deque[Callable[[], None]] = deque()
 
     def request(
-        self, *, names: tuple[list[int], list[int]] | None = None, lines: int | None = None
+        self,
+        *,
+        names: tuple[list[int], list[int]] | None = None,
+        lines: int | None = None,
+        job: Callable[[], None] | None = None,
     ) -> None:
         with self._changed:
+            if job is not None:
+                self._jobs.append(job)
             if names is not None:
                 self._first, self._rest = names
             if lines is not None:
@@ -397,19 +468,24 @@ class _SymbolThread(threading.Thread):
         reader = Reader.of_process(self._source.target.pid)
         while True:
             with self._changed:
-                while not (self._first or self._rest or self._lines is not None):
+                while not (self._jobs or self._first or self._rest or self._lines is not None):
                     if self._owner.stopping.is_set():
                         return
                     self._changed.wait()
                 if self._owner.stopping.is_set():
                     return
-                lines, self._lines = self._lines, None
+                job = self._jobs.popleft() if self._jobs else None
+                lines: int | None = None
                 names: list[int] = []
-                if lines is None:
+                if job is None:
+                    lines, self._lines = self._lines, None
+                if job is None and lines is None:
                     queue = self._first or self._rest
                     names = queue[:_NAMES_AT_ONCE]
                     del queue[:_NAMES_AT_ONCE]
-            if lines is not None:
+            if job is not None:
+                job()
+            elif lines is not None:
                 self._read_lines(lines, reader)
             else:
                 found = self._resolve(names, lines=False)

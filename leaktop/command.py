@@ -6,7 +6,6 @@ first, its output stays open.
 
 import os
 import re
-import select
 import signal
 import subprocess
 import termios
@@ -18,6 +17,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
+
+from leaktop.descriptors import wait_readable
 
 OUTPUT_LINES_MAX = 10_000
 """Lines of output that are kept; older ones are dropped, and counted."""
@@ -174,7 +175,7 @@ class Command:
     @property
     def running(self) -> bool:
         """Whether it has not exited yet; takes no lock, so that signal handlers may ask."""
-        return not select.select([self._pidfd], [], [], 0)[0]
+        return not wait_readable([self._pidfd], 0)
 
     @property
     def descriptor(self) -> int:

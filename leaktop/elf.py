@@ -4,6 +4,7 @@ Files are the target's and so hostile: every count, offset and size is checked a
 and against a limit before it is used, and whatever is wrong with a file is an ``ElfError``.
 pyelftools reads the header and the notes; the tables (sections, segments, symbols, relocations)
 are read whole as numpy arrays, because one Python object a symbol costs seconds on a large program.
+It is imported with the first file that is read: a start that finds all it needs kept reads none.
 
 Format: System V ABI, chapters 4 and 5 (elf(5)); GNU version sections: LSB Core, 10.7.
 """
@@ -16,8 +17,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from elftools.elf.elffile import ELFFile
-from elftools.elf.notes import iter_notes
 
 from leaktop.headers import relocation_dtype, section_dtype, segment_dtype
 from leaktop.plt import SECTIONS as PLT_SECTIONS
@@ -77,6 +76,8 @@ class ElfFile:
 
         Raises ElfError.
         """
+        from elftools.elf.elffile import ELFFile  # noqa: PLC0415  (see the top)
+
         self._stream = stream
         with _elf_errors():
             self._file = ELFFile(stream)
@@ -355,6 +356,8 @@ class ElfFile:
         return np.frombuffer(self._read(int(section["offset"]), count * dtype.itemsize), dtype)
 
     def _build_id_at(self, offset: int, size: int) -> str | None:
+        from elftools.elf.notes import iter_notes  # noqa: PLC0415  (see the top)
+
         if size > _MAX_NOTES:
             return None
         data = self._read(offset, size)

@@ -4,7 +4,7 @@ One tick costs O(stacks). Time is always the snapshot's own, never a clock's.
 """
 
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,21 @@ class History:
     def trend_of(self, stack_id: int) -> Trend:
         """Return how the outstanding bytes of one stack came about."""
         return trends.trend_of(self.points_of(stack_id))
+
+    def trends_of(self, stack_ids: Sequence[int]) -> Mapping[int, Trend]:
+        """Return how the outstanding bytes of many stacks came about, by stack id."""
+        spans = list(self._spans)
+        known = sorted((row, i) for i in stack_ids if (row := self._rows_of.get(i)) is not None)
+        if not spans or not known:
+            return {}
+        rows = np.fromiter((row for row, _ in known), np.intp, len(known))
+        parts = trends.Parts([span.end for span in spans])
+        peaks = np.zeros((parts.count, len(rows)), dtype=np.int64)
+        held = self._first[rows]
+        for span, part in zip(spans, parts.part.tolist(), strict=True):
+            held, peak = span.after(rows, held)
+            np.maximum(peaks[part], peak, out=peaks[part])
+        return {i: parts.trend_by_part(peaks[:, at]) for at, (_, i) in enumerate(known)}
 
     def points_of(self, stack_id: int) -> list[Point]:
         """Return all that is known of one stack, the oldest first.

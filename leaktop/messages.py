@@ -1,6 +1,7 @@
 """What worker threads tell the screen, one small message each."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from textual.message import Message
 
@@ -152,6 +153,25 @@ class EventsReady(Said):
         self.error = error
 
 
+class Exported(Said):
+    """A file was written; ``error`` says why it was not."""
+
+    def __init__(self, text: str, *, error: bool = False) -> None:
+        super().__init__()
+        self.text = text
+        self.error = error
+
+
+class StackCopied(Said):
+    """One stack as ``text``, which is in the file ``path`` too; ``error`` says why it is not."""
+
+    def __init__(self, text: str, path: Path | None, error: str = "") -> None:
+        super().__init__()
+        self.text = text
+        self.path = path
+        self.error = error
+
+
 class FiltersApplied(Said):
     """The source uses these filters from now on."""
 
@@ -217,6 +237,14 @@ class OpenFailed(Message):
         super().__init__()
         self.process = process
         self.error = error
+
+
+class NotKept(Message):
+    """A change of the configuration could not be written; it lasts as long as this run."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class ProcessesRead(Message):

@@ -82,6 +82,8 @@ class Counters:
     frees: int = 0
     calls: int = 0
     """Calls of brk, mmap and mremap, in growth mode: they take addresses, not memory."""
+    alloc_bytes: int = 0
+    """Bytes of the allocations so far; not counted in growth mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +454,7 @@ class SortKey(StrEnum):
     COUNT = "count"
     GROWTH = "growth"
     AGE = "age"
+    SUSPECT = "suspect"
 
 
 LOSSES: Mapping[str, str] = {

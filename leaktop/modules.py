@@ -10,6 +10,7 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,27 +73,48 @@ class Module:
         """The path without its folder, or a pseudo name."""
         self.deleted = deleted
         """Whether the file had no name any more when it was opened."""
-        self.build_id: str | None = None
-        """NT_GNU_BUILD_ID in hexadecimal."""
-        self.problem: str | None = None
-        """Why there is no file, or no readable one; None for memory that has none anyway."""
-        self.identity: tuple[object, ...] = (path,)
-        """Equal for modules whose contents are the same: build-id and size, or else the file."""
         self.root: Root | None = None
         """Where separate debug files are looked for first; None: not in any target's root."""
         self._descriptor: _Descriptor | None = None
+        self._file: tuple[object, ...] = (path,)
+        self._problem: str | None = None
         self._size = 0
         self._image: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Module({self.path!r}, build_id={self.build_id!r})"
 
+    @cached_property
+    def build_id(self) -> str | None:
+        """NT_GNU_BUILD_ID in hexadecimal; the file is read for it when it is asked for."""
+        if self.has_file:
+            try:
+                return self.open_elf().build_id
+            except ElfError as error:
+                self._problem = str(error)
+        return None
+
+    @cached_property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for modules whose contents are the same: build-id and size, or else the file."""
+        return (self.build_id, self._size) if self.build_id else self._file
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no file, or no readable one; None for memory that has none anyway."""
+        _ = self.build_id  # a file that cannot be read says so then
+        return self._problem
+
+    def refuse(self, problem: str) -> None:
+        """Say why there is no file."""
+        self._problem = problem
+
     def open_elf(self) -> ElfFile:
         """Return a new reader of the file; raises ElfError where it cannot be read."""
         if self._image is not None:
             return ElfFile(io.BytesIO(self._image))
         if self._descriptor is None:
-            raise ElfError(self.problem or "there is no file behind this memory")
+            raise ElfError(self._problem or "there is no file behind this memory")
         return ElfFile(io.BufferedReader(_Reader(self._descriptor, self._size)))
 
     def fileno(self) -> int | None:
@@ -109,14 +131,12 @@ class Module:
         self._descriptor = _Descriptor(descriptor)
         status = os.fstat(descriptor)
         self._size = status.st_size
-        self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        self._identify()
+        self._file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def hold_image(self, image: bytes) -> None:
         """Take an ELF file that is nowhere but in memory, such as the vdso."""
         self._image, self._size = image, len(image)
-        self.identity = (self.path, image)
-        self._identify()
+        self._file = (self.path, image)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file, fewer at its end; none without a file. Raises OSError."""
@@ -124,13 +144,10 @@ class Module:
             return b""
         return os.pread(self._descriptor.number, size, offset)
 
-    def _identify(self) -> None:
-        try:
-            self.build_id = self.open_elf().build_id
-        except ElfError as error:
-            self.problem = str(error)
-        if self.build_id:
-            self.identity = (self.build_id, self._size)
+    @property
+    def size(self) -> int:
+        """Bytes in the file, when it was opened."""
+        return self._size
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +189,9 @@ def open_module(pid: int, mapping: Mapping, root: Root | None = None) -> Module:
         elif mapping.path == VDSO:
             module.hold_image(_copy(pid, mapping))
     except RefusedError as error:
-        module.problem = str(error)
+        module.refuse(str(error))
     except OSError as error:
-        module.problem = f"cannot be opened: {error.strerror}"
+        module.refuse(f"cannot be opened: {error.strerror}")
     return module
 
 

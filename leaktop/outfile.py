@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from leaktop.format import clean
+from leaktop.invoker import Invoker, invoker
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 _MODE = 0o666  # less the umask
-_ID_MAX = 2**32 - 2
 
 
 class OutFileError(Exception):
@@ -49,15 +49,16 @@ def create(path: Path) -> BinaryIO:
         return stream
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, mode: int = _MODE) -> None:
     """Put a file with this content at ``path``: all of it, or nothing is changed.
 
-    Raises OutFileError, as ``create`` does, and where the disk is full.
+    ``mode``: who may read it, less the umask. Raises OutFileError, as ``create`` does, and where
+    the disk is full.
     """
     with _directory_of(path) as directory, _errors(path):
         name = _name(path)
         try:
-            with os.fdopen(_open_new(name, directory), "wb") as stream:
+            with os.fdopen(_open_new(name, directory, mode), "wb") as stream:
                 stream.write(data)
             os.replace(name, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -65,15 +66,10 @@ def write(path: Path, data: bytes) -> None:
             raise
 
 
-def invoking_user() -> tuple[int, int] | None:
-    """Return user and group ID of who called sudo(8); None where it is not that."""
-    if os.geteuid() != 0:
-        return None
-    ids = [os.environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
-    if not all(each.isascii() and each.isdecimal() and len(each) <= 10 for each in ids):  # noqa: PLR2004
-        return None
-    user, group = map(int, ids)
-    return (user, group) if max(user, group) <= _ID_MAX else None
+def _caller() -> Invoker | None:
+    # who called sudo and the like; None where that is not who writes
+    caller = invoker()
+    return None if caller is None or caller.uid == os.geteuid() else caller
 
 
 # Open for as long as the file is made, so that all happens in the directory that was looked at.
@@ -101,18 +97,18 @@ def _check_what_is_there(path: Path, directory: int) -> None:
         raise _refused(path, "it is a symbolic link; give the file itself")
     if not stat.S_ISREG(there.st_mode):
         raise _refused(path, "there is something that is no file")
-    caller = invoking_user()
-    own = {os.geteuid()} if caller is None else {0, caller[0]}
+    caller = _caller()
+    own = {os.geteuid()} if caller is None else {os.geteuid(), caller.uid}
     if shared and there.st_uid not in own:
         raise _refused(path, f"in a directory that others may write to, user {there.st_uid} has it")
 
 
-def _open_new(name: str, directory: int) -> int:
-    descriptor = os.open(name, _NEW, _MODE, dir_fd=directory)
-    caller = invoking_user()
+def _open_new(name: str, directory: int, mode: int = _MODE) -> int:
+    descriptor = os.open(name, _NEW, mode, dir_fd=directory)
+    caller = _caller()
     if caller is not None:
         with suppress(OSError):  # file systems of other systems know no owners
-            os.fchown(descriptor, *caller)
+            os.fchown(descriptor, caller.uid, caller.gid)
     return descriptor
 
 

@@ -120,16 +120,19 @@ _RUNTIME_STUB = re.compile(
     re.DOTALL,
 )
 
-_PLUMBING = re.compile(
-    "|".join((_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO, _KERNEL)), re.DOTALL
-)
+
+@lru_cache(maxsize=1)
+def _plumbing() -> re.Pattern[str]:
+    # takes the time of a dozen imports: not before a name is there
+    parts = (_ALLOCATOR, _WRAPPER, _C_LIBRARY, _CXX, _QT, _GLIB, _RUST, _GO, _KERNEL)
+    return re.compile("|".join(parts), re.DOTALL)
 
 
 @lru_cache(maxsize=16384)
 def is_plumbing(symbol: str) -> bool:
     """Tell whether a demangled function name only allocates for others; see the table above."""
     name = qualified_name(symbol).partition("@plt")[0]
-    return _PLUMBING.fullmatch(name) is not None
+    return _plumbing().fullmatch(name) is not None
 
 
 def frame_that_matters(frames: Sequence[Frame]) -> Frame:

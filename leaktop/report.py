@@ -1,31 +1,38 @@
 """Batch output: text that reads like memleak's, or one JSON object a line."""
 
 import os
-import select
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
-from leaktop.analyze import ordered
 from leaktop.command import Command, describe_end
+from leaktop.descriptors import wait_readable
 from leaktop.format import clean
+from leaktop.gate import Grown, Limit, growth_between
+from leaktop.ignore import Entry, Ignored, IgnoreList, Sieve
 from leaktop.model import (
     EVENTS_MAX,
     LOSSES,
     BlockPage,
     Event,
+    Site,
     Snapshot,
     SortKey,
     Target,
     Tracing,
 )
-from leaktop.report_json import event_json, json_line
-from leaktop.report_text import event_text, text
 from leaktop.source import Source
 
+if TYPE_CHECKING:
+    from leaktop.analyze import Reading
+    from leaktop.exporting import Trends
+
+DONE, FAILED, TOO_MUCH = 0, 1, 5
+"""Exit codes; the last where it grew more than is let pass."""
 BLOCKS_MAX = 1000
 """Live blocks listed of each stack."""
 _EVENTS_EVERY_S = 0.1
@@ -45,6 +52,12 @@ class BatchOptions:
     """Print each event; the source has to log all stacks."""
     show_allocs: bool = False
     """List the live blocks of each stack that is printed."""
+    ignore: Sequence[Entry] = ()
+    """Stacks that are not printed, only counted."""
+    exports: Sequence[Path] = ()
+    """Files to write after the last snapshot."""
+    fail_over: Limit | None = None
+    """How much growth is let pass; None: any."""
 
 
 def run_batch(
@@ -53,12 +66,13 @@ def run_batch(
     out: TextIO,
     messages: TextIO,
     command: Command | None = None,
-) -> None:
-    """Trace, print a snapshot each delay to ``out``, and stop.
+) -> int:
+    """Trace, print a snapshot each delay to ``out``, and stop; return the exit code.
 
     Ends after the given iterations, when the target exits, or on SIGINT or SIGTERM; the latter two
     with a last snapshot. A ``command`` is passed the first such signal, and only the second ends
-    the run before the command. Raises SourceError, and BrokenPipeError when nobody reads ``out``.
+    the run before the command. Raises SourceError, BrokenPipeError when nobody reads ``out``, and
+    OutFileError where an export cannot be written.
     """
     with _stop_signals(command) as stop:
         try:
@@ -66,47 +80,116 @@ def run_batch(
             _say(clean(ready_line(source.target, source.tracing)), messages)
             if command is not None:
                 command.go()
-            last = _print_snapshots(source, options, stop, out, messages)
+            run = _print_snapshots(source, options, stop, out, messages)
+            grown = _judge(source, options, run, messages, whole=command is not None)
+            _export(source, options, run, messages)
         finally:
             source.close()
+        last = run.last.snapshot
         if command is not None and last.note and not _tells_end(last, command):
             _wait_for(command, stop, messages)
+    if grown is None:
+        return DONE
+    return TOO_MUCH if grown.too_much else _code_of(command, messages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    first: Snapshot
+    last: "Reading"
+    history: "Trends"
+    ignored: Collection[int]  # ids of stacks, of the first and the last
+
+
+def _judge(
+    source: Source, options: BatchOptions, run: _Run, messages: TextIO, *, whole: bool
+) -> Grown | None:
+    """Say how much it grew, and where that is too much which stacks did."""
+    if options.fail_over is None:
+        return None
+    last = run.last.snapshot
+    first = None if whole or run.first is last else run.first
+    grown = growth_between(first, last, options.fail_over, run.ignored)
+    _say(str(grown), messages)
+    if grown.too_much:
+        from leaktop.report_text import grown_text  # noqa: PLC0415
+
+        top = list(grown.stacks)[: options.top]
+        frames = source.resolve(top, lines=True)
+        sites = [site for site in last.sites if site.stack_id in top]
+        messages.write(grown_text(grown, sites, frames))
+        messages.flush()
+    return grown
+
+
+def _export(source: Source, options: BatchOptions, run: _Run, messages: TextIO) -> None:
+    if options.exports:
+        from leaktop.exporting import collect, with_names, write_export  # noqa: PLC0415
+
+        export = collect(source, run.last, run.history, options.exports)
+        export = with_names(source, export, {})
+        for path in options.exports:
+            _say(clean(str(write_export(export, path)), 4096), messages)
+
+
+# A command that failed has not shown that it does not leak.
+def _code_of(command: Command | None, messages: TextIO) -> int:
+    if command is None or not command.status:
+        return DONE
+    _say(f"{clean(command.name)} {describe_end(command.status)}: no proof against a leak", messages)
+    return FAILED
 
 
 def _print_snapshots(
     source: Source, options: BatchOptions, stop: "_Stop", out: TextIO, messages: TextIO
-) -> Snapshot:
-    # returns the last one
-    from leaktop.history import History  # noqa: PLC0415  (numpy, once the source is at work)
+) -> _Run:
+    # numpy and much else, once the source is at work
+    from leaktop.analyze import ordered  # noqa: PLC0415
+    from leaktop.history import History  # noqa: PLC0415
+    from leaktop.judge import Judge  # noqa: PLC0415
+    from leaktop.report_json import event_json, json_line  # noqa: PLC0415
+    from leaktop.report_text import event_text, text  # noqa: PLC0415
 
-    history = History()
+    show_event = event_json if options.as_json else event_text
+    show = json_line if options.as_json else text
+    history, judge = History(), Judge()
+    sieve = Sieve(IgnoreList(options.ignore))
     lost: Mapping[str, int] = {}
     due = time.monotonic()
     printed = 0
+    first: Snapshot | None = None
+    at_first: set[int] = set()
     while True:
         due += options.delay_s
-        _wait(source, options, stop, due, out)
+        _wait(source, stop, due, out, show_event if options.trace else None)
         due = max(due, time.monotonic() - options.delay_s)  # a tick that was missed is dropped
-        reading = history.add(source.snapshot())
-        top = ordered(reading, options.sort)[: options.top]
+        reading = judge.of(history.add(source.snapshot()))
+        ignored = _sift(sieve, reading.snapshot.sites, source)
+        top = ignored.rest(ordered(reading, options.sort))[: options.top]
         frames = source.resolve([site.stack_id for site in top], lines=True)
         blocks: Mapping[int, BlockPage] = {}
         if options.show_allocs:
             blocks = source.blocks([site.stack_id for site in top], 0, BLOCKS_MAX)
-        show = json_line if options.as_json else text
-        print(show(reading, top, frames, blocks), file=out, flush=True)
+        print(show(reading, top, frames, blocks, ignored), file=out, flush=True)
         printed += 1
         if reading.snapshot.lost != lost and not options.as_json:
             lost = reading.snapshot.lost
             _print_losses(lost, messages)
         snapshot = reading.snapshot
+        if first is None:
+            first, at_first = snapshot, set(ignored.entries)
         if snapshot.note and not options.as_json:
             who = f"process {snapshot.target.pid} ({clean(snapshot.target.comm)})"
             if snapshot.processes:
                 who = f"all {len(snapshot.processes)} processes:"
             _say(f"{who} {clean(snapshot.note)}", messages)
         if snapshot.note or stop.asked or printed == options.iterations:
-            return snapshot
+            return _Run(first, reading, history, at_first | ignored.entries.keys())
+
+
+def _sift(sieve: Sieve, sites: Sequence[Site], source: Source) -> Ignored:
+    unknown = sieve.unknown(sites)
+    return sieve.sift(sites, source.resolve(unknown, lines=False) if unknown else {})
 
 
 def _tells_end(snapshot: Snapshot, command: Command) -> bool:
@@ -123,16 +206,21 @@ def _wait_for(command: Command, stop: "_Stop", messages: TextIO) -> None:
         _say(f"{clean(command.name)} ({command.pid}) {describe_end(status)}", messages)
 
 
-def _wait(source: Source, options: BatchOptions, stop: "_Stop", due: float, out: TextIO) -> None:
-    """Wait for a tick, or for the target's end or a signal; print the events that come."""
-    show = event_json if options.as_json else event_text
+def _wait(
+    source: Source,
+    stop: "_Stop",
+    due: float,
+    out: TextIO,
+    show: Callable[[Event], str] | None,
+) -> None:
+    """Wait for a tick, or for the target's end or a signal; ``show`` the events that come."""
     while True:
         left = max(0.0, due - time.monotonic())
         woken = stop.wait(
-            min(left, _EVENTS_EVERY_S) if options.trace else left, source.end_descriptor
+            left if show is None else min(left, _EVENTS_EVERY_S), source.end_descriptor
         )
-        events: Sequence[Event] = source.events() if options.trace else ()
-        if events:
+        events: Sequence[Event] = () if show is None else source.events()
+        if show is not None and events:
             print("\n".join(map(show, events)), file=out, flush=True)
         late = time.monotonic() >= due
         if (woken or late) and (late or len(events) < EVENTS_MAX):
@@ -196,7 +284,7 @@ class _Stop:
     def wait(self, seconds: float | None, other: int | None) -> bool:
         # or until another descriptor is readable; returns whether either was
         watched = [self._reader] if other is None else [self._reader, other]
-        return bool(select.select(watched, [], [], seconds)[0])
+        return wait_readable(watched, seconds)
 
     def close(self) -> None:
         os.close(self._reader)

@@ -9,7 +9,9 @@ from typing import Any
 
 from leaktop.analyze import Reading
 from leaktop.command import signal_name
+from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import (
+    LIFETIME_EDGES_S,
     UNLIMITED,
     BlockPage,
     Counters,
@@ -19,6 +21,7 @@ from leaktop.model import (
     Site,
     Snapshot,
     Target,
+    Verdict,
 )
 
 JSON_VERSION = 1
@@ -46,11 +49,28 @@ def json_line(
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
     blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
 ) -> str:
-    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack."""
+    """Return one snapshot as a JSON object on one line. ``blocks``: to list, by stack.
+
+    ``ignored``: what is in the totals and not among ``top``.
+    """
+    return json.dumps(
+        snapshot_document(reading, top, frames, blocks, ignored), separators=(",", ":")
+    )
+
+
+def snapshot_document(
+    reading: Reading,
+    top: Sequence[Site],
+    frames: Mapping[int, Sequence[Frame]],
+    blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
+) -> dict[str, Any]:
+    """Return one snapshot as the object that ``json_line`` prints."""
     snapshot, totals = reading.snapshot, reading.snapshot.totals
     filters, in_pages = snapshot.filters, snapshot.growth is not None
-    document: dict[str, Any] = {
+    return {
         "version": JSON_VERSION,
         "time": _json_time(snapshot.time_ns, "milliseconds"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
@@ -68,6 +88,11 @@ def json_line(
         },
         **_json_growth(snapshot),
         "totals": _json_counters(totals, in_pages=in_pages),
+        "ignored": {
+            "bytes": ignored.bytes,
+            "count": ignored.count,
+            "stacks": len(ignored.entries),
+        },
         "rates": {
             "allocs_per_s": round(reading.rates.allocs_per_s, 3),
             "frees_per_s": None if in_pages else round(reading.rates.frees_per_s, 3),
@@ -92,7 +117,6 @@ def json_line(
             for site in top
         ],
     }
-    return json.dumps(document, separators=(",", ":"))
 
 
 def _json_time(time_ns: int, precision: str) -> str:
@@ -142,6 +166,7 @@ def _json_counters(counters: Counters, *, in_pages: bool = False) -> dict[str, i
         "count": counters.count,
         "allocs": counters.allocs,
         "frees": None if in_pages else counters.frees,
+        "alloc_bytes": None if in_pages else counters.alloc_bytes,
     }
     if in_pages:
         figures["calls"] = counters.calls
@@ -156,6 +181,8 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "growth_bytes_per_s": round(reading.growth.get(site.stack_id, 0.0), 3),
         "oldest_s": None if site.oldest_s is None else round(site.oldest_s, 3),
         "oldest_exact": site.oldest_exact,
+        **_json_lifetimes(site.lifetimes),
+        **_json_verdict(reading.verdicts.get(site.stack_id)),
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
         **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
@@ -172,6 +199,21 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
             for frame in frames
         ],
     }
+
+
+def _json_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    # nothing where leaks are not judged
+    if verdict is None:
+        return {}
+    return {"suspect": round(verdict.score, 3), "suspect_reason": verdict.reason}
+
+
+def _json_lifetimes(frees: Sequence[int]) -> dict[str, Any]:
+    # nothing where they are not counted; else the bands that have any, by where they begin
+    if not frees:
+        return {}
+    bands = zip(LIFETIME_EDGES_S, frees, strict=True)
+    return {"lifetimes": [{"from_s": edge, "frees": count} for edge, count in bands if count]}
 
 
 # Bytes that are no UTF-8 reach us as lone surrogates, which strict JSON readers refuse.

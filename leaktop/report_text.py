@@ -6,7 +6,12 @@ from types import MappingProxyType
 
 from leaktop.analyze import Reading
 from leaktop.format import clean
+from leaktop.gate import Grown
+from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import BlockPage, Counters, Event, Frame, Site, Snapshot
+from leaktop.verdicts import SUSPICIOUS
+
+_NO_ROOM = "[no room for its stack: see --max-stacks]"
 
 
 def event_text(event: Event) -> str:
@@ -25,15 +30,21 @@ def text(
     top: Sequence[Site],
     frames: Mapping[int, Sequence[Frame]],
     blocks: Mapping[int, BlockPage] = MappingProxyType({}),
+    ignored: Ignored = NOTHING_IGNORED,
 ) -> str:
     """Return one snapshot in memleak's words: a heading, then each stack's sum and frames.
 
-    ``blocks``: live blocks to list, by stack.
+    ``blocks``: live blocks to list, by stack. ``ignored``: what is held and not among ``top``.
     """
     snapshot = reading.snapshot
     when = datetime.fromtimestamp(snapshot.time_ns / 1e9).astimezone()
     lines = [f"[{when:%H:%M:%S}] Top {len(top)} stacks with {_what(snapshot)}:"]
     lines += [f"\t[not traced: {clean(str(each))}]" for each in snapshot.refusals]
+    if ignored.entries:
+        held = Counters(ignored.bytes, ignored.count)
+        stacks = len(ignored.entries)
+        figures = _figures(snapshot, held)
+        lines.append(f"\t[ignored: {figures} from {stacks} stack{'' if stacks == 1 else 's'}]")
     names = {each.target.pid: each.target.comm for each in snapshot.processes}
     for site in top:
         held = site.counters
@@ -41,14 +52,34 @@ def text(
         lines.append(f"\t{_figures(snapshot, held)} from stack{of}")
         if site.cache:
             lines.append(f"\t\t[of slab cache {clean(site.cache)}]")
+        verdict = reading.verdicts.get(site.stack_id)
+        if verdict is not None and verdict.score >= SUSPICIOUS:
+            lines.append(f"\t\t[suspect {verdict.score:.2f}: {verdict.reason}]")
         lines += [f"\t\t{frame_text(frame)}" for frame in frames.get(site.stack_id, site.frames)]
         if not site.frames:
-            lines.append("\t\t[no room for its stack: see --max-stacks]")
+            lines.append(f"\t\t{_NO_ROOM}")
         elif site.truncated:
             lines.append("\t\t[the stack goes on: it was cut here]")
         if site.stack_id in blocks:
             lines += _block_lines(blocks[site.stack_id])
     return "\n".join(lines)
+
+
+def grown_text(grown: Grown, sites: Sequence[Site], frames: Mapping[int, Sequence[Frame]]) -> str:
+    """Return which stacks grew, and by how much, the largest first."""
+    by_id = {site.stack_id: site for site in sites}
+    lines = []
+    for stack_id, size in grown.stacks.items():
+        if stack_id in by_id:
+            site = by_id[stack_id]
+            lines.append(f"\t{size:+} bytes, now {site.counters.bytes}, from stack")
+            known = frames.get(stack_id, site.frames)
+            lines += [f"\t\t{frame_text(frame)}" for frame in known]
+            if not site.frames:
+                lines.append(f"\t\t{_NO_ROOM}")
+    if (more := len(grown.stacks) - len(by_id)) > 0:
+        lines.append(f"\t[{more} more stacks grew: see --top]")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _what(snapshot: Snapshot) -> str:

@@ -4,10 +4,12 @@ A session begins with a source and ends when it is left; late words of one that 
 its successor's (see ``messages.Said``).
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
+from pathlib import Path
 from typing import Any, TypeVar
 
 from textual.message import Message
@@ -16,10 +18,11 @@ from textual.screen import Screen
 from leaktop import messages as say
 from leaktop.collector import Collector
 from leaktop.format import clean
+from leaktop.ignore import IgnoreList, Sieve
 from leaktop.marks import START, mark_of
 from leaktop.model import Filters, Frame, Memory, Site, Tracing
 from leaktop.screens.detail import DetailScreen
-from leaktop.screens.help import Facts, HelpScreen
+from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.tree import TreeScreen, TreeState
@@ -30,6 +33,7 @@ from leaktop.widgets.status_bar import Stage, Status
 _Kept = TypeVar("_Kept")
 _KEPT_DETAILS = 64
 _SPARE_NAMES = 4096
+NOTHING = IgnoreList()
 
 
 class Session:
@@ -42,14 +46,24 @@ class Session:
         delay_s: float,
         post: Callable[[Message], object],
         screens: Callable[[], Sequence[Screen[Any]]],
+        *,
+        settings: Settings = NO_SETTINGS,
+        ignored: IgnoreList = NOTHING,
+        exports: Sequence[Path] = (),
     ) -> None:
-        """``screens`` returns what is on the screen, the one on top last."""
-        self.collector = Collector(source, post, delay_s)
-        self.status = Status(source.target, filters)
+        """``screens`` returns what is on the screen, the one on top last.
+
+        ``ignored``: stacks that the user does not want to see; ``exports``: files to write when it
+        is left.
+        """
+        self.collector = Collector(source, post, delay_s, exports)
+        self.status = Status(source.target, filters, notice=settings.notice)
         self.latest: say.SnapshotReady | None = None
         self.names: dict[int, tuple[Frame, ...]] = {}
         self.shown = 0
         """How many snapshots were shown."""
+        self._settings = settings
+        self._sieve = Sieve(ignored)
         self._screens = screens
         self._tree_state = TreeState()
         self._trees: TreeThread | None = None
@@ -70,7 +84,14 @@ class Session:
         """What the help says of it."""
         reading = self.status.reading
         lost = reading.snapshot.lost if reading is not None else {}
-        return Facts(self.status.target, self._tracing, self._memory, self._problems, lost)
+        return Facts(
+            self.status.target,
+            self._tracing,
+            self._memory,
+            self._problems,
+            lost,
+            self._settings,
+        )
 
     @singledispatchmethod
     def take(self, message: say.Said) -> None:
@@ -105,6 +126,8 @@ class Session:
         self._learn_problems(message.problems)
         if isinstance(top := self._top, LiveScreen):
             top.show_names(message.frames)
+            if any(map(self._sieve.is_ignored, message.frames.values())):
+                top.resume_soon()
 
     @take.register
     def _(self, message: say.LinesReady) -> None:
@@ -140,6 +163,16 @@ class Session:
             screen.show_events(message)
 
     @take.register
+    def _(self, message: say.Exported) -> None:
+        self.tell(f"! {message.text}" if message.error else message.text)
+
+    @take.register
+    def _(self, message: say.StackCopied) -> None:
+        where = f"also in {message.path}" if message.path else f"! {message.error}"
+        hint = "; in tmux: set -g set-clipboard on" if "TMUX" in os.environ else ""
+        self.tell(f"copied, where the terminal takes it (OSC 52){hint}; {where}")
+
+    @take.register
     def _(self, message: say.TreeReady) -> None:
         for screen in self._screens():
             if isinstance(screen, TreeScreen):
@@ -164,6 +197,17 @@ class Session:
         if message.started:
             self._change(stage=Stage.FAILED, progress=clean(str(message.error)))
 
+    def export(self, path: Path) -> None:
+        """Write what is shown to a file."""
+        if self.status.reading is not None:
+            self.tell(f"writing {path} ...")
+            self.collector.export(self.status.reading, path, dict(self.names))
+
+    def copy(self, site: Site) -> None:
+        """Put one stack in words, which come as ``StackCopied``."""
+        if self.status.reading is not None:
+            self.collector.copy(self.status.reading, site, dict(self.names))
+
     def stack_left(self) -> None:
         """Read no more of a stack than of all the others."""
         self.collector.watch(None)
@@ -179,6 +223,24 @@ class Session:
             return
         self._change(filters=filters, refused="")
         self.collector.apply(filters)
+
+    def ignore(self, ignored: IgnoreList) -> None:
+        """Show the table without these stacks from now on."""
+        self._sieve.replace(ignored)
+        self.update()
+
+    def toggle_ignored(self) -> None:
+        """Show the ignored stacks, too, or hide them again."""
+        self._change(show_ignored=not self.status.show_ignored)
+
+    def tell(self, notice: str) -> None:
+        """Show a line, in place of the one before."""
+        self._change(notice=clean(notice))
+
+    def forget(self, notice: str) -> None:
+        """Show this line no more."""
+        if self.status.notice == clean(notice):
+            self._change(notice="")
 
     def pause(self) -> None:
         """Freeze what is shown, or let it go on."""
@@ -253,6 +315,9 @@ class Session:
     def update(self) -> None:
         """Show the state of things."""
         if isinstance(top := self._top, LiveScreen):
+            if (reading := self.status.reading) is not None:
+                ignored = self._sieve.sift(reading.snapshot.sites, self.names)
+                self.status = replace(self.status, ignored=ignored)
             top.show(self.status, self.names)
 
     def _show_latest(self) -> None:

@@ -130,6 +130,19 @@ class Span:
         peaks = 0 if self.peaks is self.ends else self.peaks.nbytes
         return self.rows.nbytes + self.ends.nbytes + peaks
 
+    def after(
+        self, rows: NDArray[np.intp], held: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return what these rows, rising, held at the end, and the most, if ``held`` before."""
+        if not len(self.rows):
+            return held, held
+        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        changed = self.rows[at] == rows
+        ends, peaks = self.ends[at], self.peaks[at]
+        if self.ticks > 1:
+            peaks = np.maximum(peaks, held)
+        return np.where(changed, ends, held), np.where(changed, peaks, held)
+
     def keep(self, rows: NDArray[np.bool_]) -> None:
         """Forget the rows that are not to be kept."""
         kept = rows[self.rows]
@@ -179,19 +192,34 @@ def merge_points(older: Point, newer: Point) -> Point:
     return Point(newer.end, max(older.peak, newer.peak))
 
 
-def trend_of(points: Sequence[Point], cells: int = CELLS) -> Trend:
-    """Return at most ``cells`` values, each the peak of an equal part of the time."""
+class Parts:
+    """Equal parts of the time of spans, and in which of them each span ends."""
+
+    def __init__(self, ends: Sequence[float], cells: int = CELLS) -> None:
+        """Make at most ``cells`` parts of the time of these ``ends``: at least one, rising."""
+        times = np.array(ends, dtype=np.float64)
+        self.span_s = float(times[-1] - times[0])
+        self.count = min(cells, len(times)) if self.span_s > 0 else 1
+        share = (times - times[0]) / (self.span_s or 1.0)
+        self.part = np.minimum((share * self.count).astype(np.intp), self.count - 1)
+        firsts = np.flatnonzero(np.diff(self.part, prepend=-1))
+        self._firsts = firsts
+        # A part in which no span ends is in the middle of the next one.
+        self._spread = np.searchsorted(self.part[firsts], np.arange(self.count))
+
+    def trend(self, peaks: NDArray[np.int64]) -> Trend:
+        """Return the trend of a figure with these peaks in the spans."""
+        values = np.maximum.reduceat(peaks, self._firsts)
+        return Trend(tuple(values[self._spread].tolist()), self.span_s)
+
+    def trend_by_part(self, peaks: NDArray[np.int64]) -> Trend:
+        """Return the trend of a figure with these peaks in the parts in which spans end."""
+        return Trend(tuple(peaks[self.part[self._firsts]][self._spread].tolist()), self.span_s)
+
+
+def trend_of(points: Sequence[Point]) -> Trend:
+    """Return at most ``CELLS`` values, each the peak of an equal part of the time."""
     if not points:
         return Trend()
-    ends = np.fromiter((point.end for point in points), np.float64, len(points))
     peaks = np.fromiter((point.peak for point in points), np.int64, len(points))
-    passed = float(ends[-1] - ends[0])
-    count = min(cells, len(points))
-    if passed <= 0 or count == 1:
-        return Trend((int(peaks.max()),))
-    cell = np.minimum(((ends - ends[0]) / passed * count).astype(np.intp), count - 1)
-    firsts = np.flatnonzero(np.diff(cell, prepend=-1))
-    values = np.maximum.reduceat(peaks, firsts)
-    # A part in which no span ends is in the middle of the next one.
-    spread = np.searchsorted(cell[firsts], np.arange(count))
-    return Trend(tuple(values[spread].tolist()), passed)
+    return Parts([point.end for point in points]).trend(peaks)

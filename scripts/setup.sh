@@ -48,6 +48,8 @@ missing_packages() {
     [ "$purpose" != test ] || command -v rustc >/dev/null || echo rustc
     # And about debug information that several files share.
     [ "$purpose" != test ] || command -v dwz >/dev/null || echo dwz
+    # And exports are read back with other tools' schemas.
+    [ "$purpose" != test ] || command -v protoc >/dev/null || echo protobuf-compiler
     # What leaktop has to bear beside it, and is measured against.
     [ "$purpose" != test ] || command -v memleak-bpfcc >/dev/null || echo bpfcc-tools
     [ "$purpose" != bench ] || missing_rivals

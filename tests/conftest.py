@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -44,6 +45,16 @@ def live_hindrance() -> str | None:
 
 def live_is_required() -> bool:
     return os.environ.get("LEAKTOP_LIVE") == "required" or os.environ.get("CI") == "true"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own configuration out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for name in ("SUDO_UID", "PKEXEC_UID", "DOAS_USER"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -189,27 +189,40 @@ static __always_inline void take_moved(const struct config *settings, struct thr
 	call->rest_in_front = piece.at_end;
 }
 
-/* End what is unmapped or replaced: whole mappings, heads and tails. What matches no mapping from
- * either side is counted as unmatched, but for what an allocator unmaps. */
-static __always_inline void end_mappings(const struct config *settings, u32 slot, u64 sp,
-					 u64 address, u64 length)
+/* Note what is unmapped or replaced, for end_piece. */
+static __always_inline void begin_ending(struct thread *thread, u64 sp, u64 address, u64 length)
 {
-	struct piece piece;
-	u64 size;
+	struct ending *ending = &thread->call.ending;
 
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < UNMAP_PIECES_MAX && length; i++) {	/* bound: see there */
-		size = cut_piece(slot, address, length, &piece);
-		if (!size)
-			break;
-		count_free(key_of(slot, piece.at_end ? address + length - size : address),
+	ending->address = address;
+	ending->length = length;
+	ending->sp = sp;
+	ending->pieces = 0;
+	ending->skip_end = 0;
+}
+
+/* End a piece of what is unmapped or replaced: a whole mapping, a head or a tail. What matches no
+ * mapping from either side is counted as unmatched, but for what an allocator unmaps. Returns whether
+ * there may be another piece. */
+static __always_inline int end_piece(const struct config *settings, struct thread *thread)
+{
+	struct ending *ending = &thread->call.ending;
+	u64 address = ending->address, length = ending->length, size;
+	struct piece piece;
+
+	size = length ? cut_piece(thread->slot, address, length, &piece) : 0;
+	if (size) {
+		count_free(key_of(thread->slot, piece.at_end ? address + length - size : address),
 			   &piece.mapping, size, !piece.left);
-		length -= size;
+		ending->length = length - size;
 		if (!piece.at_end)
-			address += size;
+			ending->address = address + size;
+		if (++ending->pieces < UNMAP_PIECES_MAX)
+			return 1;
 	}
-	if (length && !called_by_allocator(settings, sp))
+	if (ending->length && !called_by_allocator(settings, ending->sp))
 		lose(LOST_UNMATCHED_UNMAPS);
+	return 0;
 }
 
 /* The address that a call gave out which returned `value`; 0 where it failed. */

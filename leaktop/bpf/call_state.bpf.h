@@ -7,6 +7,15 @@ enum call_end {
 	END_UNSEEN,		/* not at all: it was left out, and its return probe skipped */
 };
 
+/* What is unmapped or replaced, as much as is still to be ended; munmap's, too, which is no call that
+ * allocates. It is ended in rounds of one piece. */
+struct ending {
+	u64 address, length;
+	u64 sp;			/* user stack pointer at the function's entry */
+	u32 pieces;		/* ended so far */
+	u32 skip_end;		/* 1: the end of the function that does it need not be seen */
+};
+
 /* A thread's outermost allocator call. Only that one counts: what malloc calls inside, mmap for
  * an arena say, is its own business. */
 struct call {
@@ -24,4 +33,5 @@ struct call {
 	u64 rest;		/* mremap of a mapping's head or tail: bytes that stayed behind */
 	u64 rest_in_front;	/* 1: they lie before `old`, else after it */
 	u64 address;		/* what it gave out, once it has returned */
+	struct ending ending;
 };

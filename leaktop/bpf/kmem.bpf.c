@@ -37,6 +37,8 @@ BPF_ARRAY(kernel_config, struct kernel_config, 1);
 
 #include "stacks.bpf.h"
 
+#include "counting.bpf.h"
+
 #include "blocks.bpf.h"
 
 /* What is too large for a program's own stack. */

@@ -11,9 +11,9 @@
 #define MREMAP_FIXED 2		/* mremap(2): the same */
 #define MREMAP_DONTUNMAP 4	/* mremap(2): the old range stays mapped */
 
-/* How many mappings one munmap may end: a bound for the verifier, which follows each round; what
- * is left after as many is counted as unmatched. */
-#define UNMAP_PIECES_MAX 8
+/* How many mappings one munmap may end, a tail call each, of which the kernel allows 33; what is left
+ * after as many is counted as unmatched. */
+#define UNMAP_PIECES_MAX 32
 
 /* What a program returns at a function's entry to say that its end need not be seen: only sessions
  * ask; to others it would mean to take the probe off. */
@@ -38,6 +38,8 @@ static __always_inline u64 whole_pages(u64 length)
 
 #include "stacks.bpf.h"
 
+#include "counting.bpf.h"
+
 #include "unwind.bpf.h"
 
 #include "shapes.bpf.h"
@@ -50,8 +52,11 @@ static __always_inline u64 whole_pages(u64 length)
 
 /* ---- programs ---- */
 
-/* The program that a walk goes on in: on_walk. key: 0. */
-BPF_PROG_ARRAY(walkers, 1);
+/* What programs that see a function's end go on in. key: 0: a walk in on_walk, 1: mmap and mremap, to
+ * end what they replace, in on_replaced. */
+BPF_PROG_ARRAY(walkers, 2);
+/* What munmap goes on in: on_unmapped. key: 0. */
+BPF_PROG_ARRAY(unmappers, 1);
 
 /* Put what a call gave out on the books, under its caller's stack. */
 static __always_inline void put_on_books(const struct thread *thread,
@@ -206,8 +211,12 @@ static __always_inline int enter_mapping(struct pt_regs *ctx, const struct confi
 		if (!(flags & MAP_FIXED))
 			return call->end == END_BY_TRAP;
 	}
-	if (counting)
-		end_mappings(settings, thread->slot, sp, address, call->size);
+	if (counting) {
+		begin_ending(thread, sp, address, call->size);
+		call->ending.skip_end = call->end != END_BY_TRAP;
+		walkers.call(ctx, 1);	/* does not come back */
+		lose(LOST_UNMATCHED_UNMAPS);
+	}
 	return call->end == END_BY_TRAP;
 }
 
@@ -222,12 +231,10 @@ static __always_inline int is_exit(struct pt_regs *ctx, u64 cookie)
 	return (cookie & COOKIE_EXIT) != 0;
 }
 
-/* This thread's state for a call that begins now, NULL where an open call contains it. */
-static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings,
-					       u64 cookie)
+/* This thread's state, NULL where there is no room for it. */
+static __always_inline struct thread *thread_in(u32 slot)
 {
 	struct thread *thread = this_thread(1);
-	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
 
 	if (!thread) {
 		lose(LOST_THREADS_FULL);
@@ -237,6 +244,17 @@ static __always_inline struct thread *entering(struct pt_regs *ctx, const struct
 		thread->slot = slot;
 		thread->call.sp = 0;
 	}
+	return thread;
+}
+
+/* This thread's state for a call that begins now, NULL where an open call contains it. */
+static __always_inline struct thread *entering(struct pt_regs *ctx, const struct config *settings,
+					       u64 cookie)
+{
+	struct thread *thread = thread_in(cookie >> COOKIE_SLOT_SHIFT);
+
+	if (!thread)
+		return 0;
 	return is_outermost(thread, settings, ctx, sp_at_entry(ctx, cookie)) ? thread : 0;
 }
 
@@ -325,9 +343,48 @@ int on_unmap(struct pt_regs *ctx)	/* munmap (address, length) */
 	u64 cookie = bpf_get_attach_cookie(ctx), address = PT_REGS_PARM1(ctx);
 	u32 slot = cookie >> COOKIE_SLOT_SHIFT;
 	struct config *settings = config.lookup(&slot);
+	struct thread *thread;
 
-	if (settings && settings->phase == PHASE_COUNT && !(address & PAGE_LOW_BITS))
-		end_mappings(settings, slot, sp_at_entry(ctx, cookie), address,
-			     whole_pages(PT_REGS_PARM2(ctx)));
+	if (!settings || settings->phase != PHASE_COUNT || address & PAGE_LOW_BITS)
+		return 0;
+	thread = thread_in(slot);
+	if (!thread)
+		return 0;
+	begin_ending(thread, sp_at_entry(ctx, cookie), address, whole_pages(PT_REGS_PARM2(ctx)));
+	unmappers.call(ctx, 0);	/* does not come back */
+	lose(LOST_UNMATCHED_UNMAPS);
 	return 0;
+}
+
+/* A round of ending what is unmapped or replaced. Returns whether another one can go on. */
+static __always_inline int end_round(struct thread *thread)
+{
+	u32 slot;
+	struct config *settings;
+
+	if (!thread) {	/* evicted between two rounds */
+		lose(LOST_THREADS_FULL);
+		return 0;
+	}
+	slot = thread->slot;
+	settings = config.lookup(&slot);
+	return settings && end_piece(settings, thread);
+}
+
+/* A round of what on_unmap began. */
+int on_unmapped(struct pt_regs *ctx)
+{
+	if (end_round(this_thread(0)))
+		unmappers.call(ctx, 0);	/* does not come back */
+	return 0;
+}
+
+/* A round of what on_mapping began at an entry. */
+int on_replaced(struct pt_regs *ctx)
+{
+	struct thread *thread = this_thread(0);
+
+	if (end_round(thread))
+		walkers.call(ctx, 1);	/* does not come back */
+	return thread && thread->call.ending.skip_end ? SKIP_END : 0;
 }

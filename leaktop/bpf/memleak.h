@@ -115,7 +115,17 @@ struct stack_stats {
 	u64 oldest_ns;		/* birth of the oldest block since the stack last held none */
 	u64 oldest_freed;	/* 1: that block is gone, so oldest_ns is only a bound */
 	u64 log;		/* 1: what it does goes to `events` */
-	u64 pad[2];
+	u64 alloc_bytes;	/* bytes of all allocations so far */
+	u64 pad;
+};
+
+/* Frees of one stack by how long the block had been held, each counted as often as its weight. Band i
+ * is from 2^(LIFETIME_SHIFT + i - 1) ns on, the last one open; what was held for less is in no band,
+ * but in stack_stats.frees, as all are. */
+#define LIFETIME_BANDS 24
+#define LIFETIME_SHIFT 20
+struct stack_lifetimes {
+	u64 frees[LIFETIME_BANDS];	/* by band; the first is 0 */
 };
 
 /* What an event was. */
@@ -245,6 +255,7 @@ _Static_assert(sizeof(struct block) == 32, "layout.py: BLOCK");
 _Static_assert(sizeof(struct set_block) == 24, "layout.py: SET_BLOCK");
 _Static_assert(sizeof(struct block_set) == 256, "layout.py: BLOCK_SET");
 _Static_assert(sizeof(struct stack_stats) == 64, "layout.py: STACK_STATS");
+_Static_assert(sizeof(struct stack_lifetimes) == 192, "layout.py: STACK_LIFETIMES");
 _Static_assert(sizeof(struct event) == 40, "layout.py: EVENT");
 _Static_assert(sizeof(struct frame_rule) == 16, "layout.py: FRAME_RULE");
 _Static_assert(sizeof(struct question) == 96, "layout.py: QUESTION");

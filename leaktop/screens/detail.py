@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from leaktop import format as fmt
+from leaktop.bands import age_label, size_label
 from leaktop.excerpt import Excerpt
 from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
@@ -19,14 +20,16 @@ from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail, Trend
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
-from leaktop.widgets.histogram import HistogramView, age_label, size_label
+from leaktop.widgets.histogram import HistogramView
 from leaktop.widgets.key_hints import KeyHints
+from leaktop.widgets.lifetimes import LifetimesView
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
 from leaktop.widgets.trend import trend_text
+from leaktop.widgets.verdict import VerdictLine
 
 _CACHE_CELLS = 24
 _TREND_CELLS = 120
@@ -66,18 +69,26 @@ class StackHead(LinesView):
         self._estimated = False
         self._pages = False
         self._since: tuple[Mark, float] | None = None
+        self._ignored = False
         self._detail: StackDetail | None = None
         self._trend = Trend()
 
     def show_site(
-        self, site: Site, growth: float, *, held: bool, estimated: bool, pages: bool
+        self,
+        site: Site,
+        growth: float,
+        *,
+        held: bool,
+        estimated: bool,
+        pages: bool,
+        ignored: bool,
     ) -> None:
         """Show the figures of the last tick; not ``held``: those of when it held something.
 
-        ``pages``: they are of growth mode.
+        ``pages``: they are of growth mode. ``ignored``: the user does not want to see it in tables.
         """
         self._site, self._growth, self._held, self._estimated = site, growth, held, estimated
-        self._pages = pages
+        self._pages, self._ignored = pages, ignored
         self.repaint()
 
     def show_mark(self, mark: Mark | None, elapsed_s: float) -> None:
@@ -102,6 +113,8 @@ class StackHead(LinesView):
             line.put(" stack ", dim).put(f"{site.stack_id:x}"[:8])
             if site.cache:
                 line.put("  cache ", dim).put(fmt.clean(site.cache, _CACHE_CELLS))
+            if self._ignored:
+                line.put("  ignored", self.style("warn"))
             if not self._held:
                 line.put("  holds nothing now; it held", self.style("warn"))
             line.put("  ").put(
@@ -166,6 +179,7 @@ class DetailScreen(LiveScreen):
         Binding("escape,left,h,backspace", "leave", show=False),
         Binding("a", "blocks", show=False),
         Binding("l", "log", show=False),
+        Binding("i", "ignore", show=False),
     ]
 
     class BlocksWanted(Message):
@@ -201,6 +215,7 @@ class DetailScreen(LiveScreen):
         self._bar = StatusBar()
         self._filter_line = FilterLine()
         self._head = StackHead()
+        self._verdict = VerdictLine()
         self._view = FramesView(id="frames")
         self._notes = NotesView()
         self._source = SourceView()
@@ -212,6 +227,7 @@ class DetailScreen(LiveScreen):
         self._keys = KeyHints(())
         self._ages = HistogramView("AGE", age_label, id="ages")
         self._sizes = HistogramView("SIZE", size_label, id="sizes")
+        self._lifetimes = LifetimesView()
         for view in (self._ages, self._sizes):
             view.show(None, note="reading the live blocks ...")
 
@@ -220,6 +236,7 @@ class DetailScreen(LiveScreen):
         yield self._bar
         yield self._filter_line
         yield self._head
+        yield self._verdict
         with Container(id="body"):
             with Vertical(id="left"):
                 yield self._view
@@ -231,6 +248,7 @@ class DetailScreen(LiveScreen):
             with Container(id="right"):
                 yield self._ages
                 yield self._sizes
+                yield self._lifetimes
         yield self._keys
 
     def on_mount(self) -> None:
@@ -258,10 +276,20 @@ class DetailScreen(LiveScreen):
             held=held,
             estimated=self._estimated,
             pages=bool(reading and reading.snapshot.growth),
+            ignored=self.site.stack_id in status.ignored.entries,
         )
         self._head.show_mark(status.mark, reading.snapshot.elapsed_s if reading else 0.0)
+        verdicts = reading.verdicts if reading else {}
+        self._verdict.show(verdicts.get(self.site.stack_id), judged=bool(verdicts))
+        self._lifetimes.show(self.site.lifetimes, estimated=self._estimated)
+        self.query_one("#right").set_class(self._lifetimes.display, "with-lifetimes")
         self._frames = names.get(self.site.stack_id) or self.site.frames
         self._show_frames()
+
+    @property
+    def stack(self) -> Site:
+        """The stack that is looked at."""
+        return self.site
 
     def show_names(self, fresh: Names) -> None:
         """Show names that came since."""
@@ -372,6 +400,10 @@ class DetailScreen(LiveScreen):
     def action_blocks(self) -> None:
         """Show the live blocks, or the frames again."""
         self._show_pane(Pane.FRAMES if self._pane is Pane.BLOCKS else Pane.BLOCKS)
+
+    def action_ignore(self) -> None:
+        """Ignore this stack, or no longer."""
+        self.post_message(self.IgnoreToggled(self.site))
 
     def action_log(self) -> None:
         """Show what the stack does from now on, or the frames again."""

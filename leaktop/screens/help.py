@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -28,6 +29,9 @@ KEYS = (
     ("f", "show the innermost frame under WHERE, allocators and all, or again what matters"),
     ("/", "show only stacks with matching text: a regular expression, ! inverts;"
      " upper case in it makes case count. Enter keeps it, Esc clears it"),
+    ("i I", "ignore the selected stack, and those like it, also in later runs (see CONFIGURATION);"
+     " an ignored one: no longer. I shows the ignored ones in the table, or hides them; the top"
+     " lines count them all the same"),
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
@@ -36,6 +40,10 @@ KEYS = (
     ("t", "all stacks as a tree of calls; Enter ← → fold, r from the other end: who allocates, and"
      " from where; E and C unfold and fold all, f shows allocators, s sorts. % is of all bytes,"
      " OWN what a function allocated itself. Enter on a last call opens its stack"),
+    ("e", "export what is shown to a file, whose ending says the format: flame graph (.svg), report"
+     " (.html), pprof (.pb.gz), speedscope (.speedscope.json), .folded, .csv, .json"),
+    ("y", "copy the stack as text for a bug report: to the clipboard, where the terminal takes"
+     " OSC 52, and to a file"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),
@@ -47,6 +55,12 @@ COLUMNS = (
     ("+BYTES", "with a mark: how BYTES has changed since; +BLOCKS: how BLOCKS has"),
     ("GROWTH/s", "change of BYTES a second, over the last 10 seconds"),
     ("OLDEST", "age of the oldest block held; ≤ where only an upper bound is known"),
+    (
+        "SUSPECT",
+        "how much its figures look like a leak's, from 0 to 1: ! from 0.45 on, !! from 0.8 on;"
+        " the line below the table says why, for the selected row",
+    ),
+    ("LIFETIME", "in a stack: how long the blocks that it freed had been held"),
     ("ALLOCS", "allocations since counting started; FREES: how many of them were freed"),
     ("WHERE", "the innermost function that is no allocator or C++ library code, and its module"),
     (
@@ -71,6 +85,7 @@ SIGNS = (
     ("~", "an estimate: sampling is or was on, each block kept counts for those passed over"),
     ("†", "before a PID: that process has ended, and its last state stays"),
     ("…", "before a name: the stack goes on, but was cut: it could not be followed further"),
+    ("(ignored)", "a stack of the ignore list: shown since I was pressed"),
     ("<…>", "in a name: template arguments for which there is no room; Enter shows them"),
     ("(no stack)", "what counts under no stack, since the table of stacks was full (--max-stacks)"),
     ("?", "in a name: a character that is not shown because it could harm the terminal"),
@@ -81,6 +96,25 @@ _NAME_MAX = 20
 Line = tuple[str, str, str]
 """Style, key, text."""
 Sections = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user's configuration is."""
+
+    path: Path | None = None
+    problems: Sequence[str] = ()
+
+    @property
+    def notice(self) -> str:
+        """What is wrong with it, in a line; empty where nothing is."""
+        if not self.problems:
+            return ""
+        more = f" (and {len(self.problems) - 1} more: see ?)" if len(self.problems) > 1 else ""
+        return fmt.clean(f"config.toml: {self.problems[0]}{more}")
+
+
+NO_SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +129,7 @@ class Facts:
     problems: Mapping[str, str]
     """Why modules have no names or lines."""
     lost: Mapping[str, int]
+    settings: Settings = NO_SETTINGS
 
 
 class TextView(RowsView):
@@ -171,6 +206,7 @@ class HelpText(TextView):
         yield from _unnamed(self._facts.problems, width)
         yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
         yield from _probes(self._facts.tracing, width)
+        yield from _configuration(self._facts.settings, width)
         yield from _memory(self._facts.memory, width)
         yield from _losses(self._facts.lost, width)
 
@@ -283,6 +319,21 @@ def _unnamed(problems: Mapping[str, str], width: int) -> Iterator[Line]:
         yield "title", "WITHOUT NAMES OR LINES", ""
     for name in sorted(problems):
         yield from _wrapped(f"{fmt.clean(name)}: {problems[name]}", width)
+
+
+def _configuration(settings: Settings, width: int) -> Iterator[Line]:
+    if settings.path is None:
+        return
+    yield "dim", "", ""
+    yield "title", "CONFIGURATION", ""
+    yield from _wrapped(
+        f"{settings.path}: sort, columns, theme and delay, where the command line says nothing; "
+        "and in [[ignore]] what i has added: stack = a list of frames, innermost first, each "
+        "MODULE!FUNCTION with * and ?, or ... for any number of frames.",
+        width,
+    )
+    for problem in settings.problems:
+        yield from _wrapped(f"! {problem}", width, indent=2, style="warn")
 
 
 def sections(parts: Sections, width: int) -> Iterator[Line]:

@@ -25,6 +25,13 @@ class LiveScreen(Screen[None]):
             super().__init__()
             self.site = site
 
+    class IgnoreToggled(Message):
+        """A stack is not to be seen any more, or again where it is ignored."""
+
+        def __init__(self, site: Site) -> None:
+            super().__init__()
+            self.site = site
+
     class NamesWanted(Message):
         """Other stacks are in sight."""
 
@@ -36,8 +43,16 @@ class LiveScreen(Screen[None]):
         """Show the state of things."""
         raise NotImplementedError
 
+    @property
+    def stack(self) -> Site | None:
+        """The stack that is selected, or looked at."""
+        raise NotImplementedError
+
     def show_names(self, fresh: Names) -> None:
         """Show names that came since, also held by the ``names`` given to ``show``."""
+
+    def resume_soon(self) -> None:
+        """Ask for the state of things a little later, if that makes a difference here."""
 
     def on_screen_resume(self) -> None:
         """Ask for the state of things."""

@@ -12,6 +12,7 @@ from textual.message import Message
 from leaktop import format as fmt
 from leaktop.analyze import haystack, ordered, text_filter
 from leaktop.command import Command
+from leaktop.ignore import NOTHING_IGNORED
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.filter_bar import FilterBar
@@ -22,6 +23,7 @@ from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_columns import Rows
 from leaktop.widgets.site_table import SiteTable
 from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
+from leaktop.widgets.verdict import VerdictLine
 
 _HINTS = (
     ("Enter", "open"),
@@ -33,6 +35,7 @@ _HINTS = (
     ("/", "filter"),
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),
+    ("i", "ignore"),
     ("Space", "pause"),
     ("?", "help"),
     ("q", "quit"),
@@ -49,7 +52,7 @@ _SHORT_HINTS = (
     ("q", "quit"),
     ("f", "frame"),  # last, since there is no room for all of them at 80 columns
 )
-_REFILTER_S = 0.25
+_RESUME_S = 0.25
 
 
 class MainScreen(LiveScreen):
@@ -66,6 +69,7 @@ class MainScreen(LiveScreen):
         Binding("Z", "edit('max')", show=False),
         Binding("t", "tree", show=False),
         Binding("o", "output", show=False),
+        Binding("i", "ignore", show=False),
         Binding("escape", "clear", show=False),
     ]
 
@@ -89,11 +93,12 @@ class MainScreen(LiveScreen):
         command: Command | None = None,
         *,
         picked: bool = False,
+        columns: Sequence[str] = (),
     ) -> None:
         """Show ``status``.
 
         ``command``: the target, where leaktop started it; its output can be shown. Where the target
-        was ``picked``, Esc leads back to the picker.
+        was ``picked``, Esc leads back to the picker. ``columns``: names of those wanted, in order.
         """
         super().__init__()
         self._back = (("Esc", "processes"),) if picked else ()
@@ -105,13 +110,14 @@ class MainScreen(LiveScreen):
         self._names: Names = {}
         self._texts: dict[int, tuple[Sequence[Frame], str]] = {}
         self._processes: Mapping[int, Target] = {}
-        self._refilter_pending = False
+        self._resume_pending = False
         self._bar = StatusBar()
         self._line = FilterLine()
         self._filters = FilterBar(self._line)
-        self.table = SiteTable()
+        self.table = SiteTable(columns)
         self._stack = FramesView(id="peek", title="STACK of the selected row, innermost first")
         self._stack.can_focus = False
+        self._verdict = VerdictLine()
         self._output = OutputPane(command) if command and command.output else None
 
     def compose(self) -> ComposeResult:
@@ -120,6 +126,7 @@ class MainScreen(LiveScreen):
         yield self._filters
         yield self.table
         yield self._stack
+        yield self._verdict
         if self._output is None:
             yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
         else:
@@ -139,17 +146,27 @@ class MainScreen(LiveScreen):
         self._line.show(self._status)
         self._show_rows()
 
+    @property
+    def stack(self) -> Site | None:
+        """The stack that is selected."""
+        return self.table.selected
+
     def show_names(self, fresh: Names) -> None:
         """Show names that came since; with a text filter they may bring rows in or out."""
         self.table.show_names(fresh)
         self._peek()
-        if self.pattern and not self._refilter_pending:
-            self._refilter_pending = True
-            self.set_timer(_REFILTER_S, self._refilter)
+        if self.pattern:
+            self.resume_soon()
 
-    def _refilter(self) -> None:
-        self._refilter_pending = False
-        self._show_rows()
+    def resume_soon(self) -> None:
+        """Ask for the state of things a little later: names come in many small lots."""
+        if not self._resume_pending:
+            self._resume_pending = True
+            self.set_timer(_RESUME_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resume_pending = False
+        self.post_message(self.Resumed())
 
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
@@ -161,6 +178,7 @@ class MainScreen(LiveScreen):
             Rows(
                 sites=sites,
                 growth=reading.growth if reading else {},
+                suspicion=reading.suspicion if reading else {},
                 names=self._names,
                 sort=self.sort,
                 reverse=self.reverse,
@@ -169,6 +187,7 @@ class MainScreen(LiveScreen):
                 pages=bool(reading and reading.snapshot.growth),
                 mark=status.mark,
                 processes=self._processes,
+                ignored=status.ignored.entries,
                 empty=self._why_empty(status),
             )
         )
@@ -184,6 +203,8 @@ class MainScreen(LiveScreen):
         status = self._status
         states = () if status.reading is None else status.reading.snapshot.processes
         self._processes = {each.target.pid: each.target for each in states}
+        hidden = NOTHING_IGNORED if status.show_ignored else status.ignored
+        sites = hidden.rest(sites)
         if status.only_grown and (mark := status.mark) is not None:
             sites = [site for site in sites if mark.grew(site)]
         return self._matching(sites)
@@ -211,13 +232,18 @@ class MainScreen(LiveScreen):
             return f"{status.progress or 'attaching'} ..."
         if status.reading is None:
             return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
-        if self.pattern and status.reading.snapshot.sites:
-            return f"no stack matches /{self.pattern} (Esc shows all)"
-        if status.only_grown and status.reading.snapshot.sites:
-            return "nothing has grown since the mark (d shows all)"
+        if status.reading.snapshot.sites:
+            return self._why_hidden(status)
         if status.reading.snapshot.growth is not None:
             return "no page fault has brought a new page since"
         return "nothing that was allocated since is still held"
+
+    def _why_hidden(self, status: Status) -> str:
+        if self.pattern:
+            return f"no stack matches /{self.pattern} (Esc shows all)"
+        if status.only_grown:
+            return "nothing has grown since the mark (d shows all)"
+        return "all that is held is ignored (I shows it)"
 
     def _peek(self) -> None:
         site = self.table.selected
@@ -227,6 +253,9 @@ class MainScreen(LiveScreen):
             truncated=bool(site and site.truncated),
             empty=no_stack(site.stack_id) if site else "",
         )
+        verdicts = reading.verdicts if (reading := self._status.reading) else {}
+        verdict = verdicts.get(site.stack_id) if site else None
+        self._verdict.show(verdict, judged=bool(verdicts))
 
     @on(RowsView.Moved)
     def _moved(self) -> None:
@@ -264,6 +293,11 @@ class MainScreen(LiveScreen):
     def action_tree(self) -> None:
         """Look at the stacks as a tree of calls."""
         self.post_message(self.TreeOpened())
+
+    def action_ignore(self) -> None:
+        """Ignore the selected stack, or no longer."""
+        if (site := self.table.selected) is not None:
+            self.post_message(self.IgnoreToggled(site))
 
     def action_output(self) -> None:
         """Show the command's output, or hide it; while it has the focus, keys scroll it."""

@@ -1,41 +1,18 @@
 """Finds the allocators of a process among the files that it maps."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from leaktop.elf import ElfError, ElfFile, FileOffset
 from leaktop.modules import Module
 from leaktop.procfs import Mapping
 from leaktop.tracer import TracerError
-from leaktop.tracer.code import Functions
-from leaktop.tracer.entry_sites import entry_site, other_sites
-from leaktop.tracer.probes import (
-    Exit,
-    Function,
-    Site,
-    Traced,
-    functions_in,
-    is_allocator,
-    table,
-)
+from leaktop.tracer.kept_finds import KeptFinds
+from leaktop.tracer.probes import Choice, Traced
 from leaktop.tracer.process import NO_TARGET
-from leaktop.tracer.sites import UnclearError, return_sites
 from leaktop.tracer.target import TargetProcess
 
 _DYNAMIC_LINKERS = ("ld-linux", "ld64", "ld-2.")
 """glibc's, whose malloc serves only its own start; musl's (ld-musl) is the C library itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What to look for."""
-
-    file: str | None = None
-    """Only this file's functions, by its path or name as the target maps it (-O)."""
-    prefix: str | None = None
-    """Only names that begin so (--symbols-prefix)."""
-    at_entry: bool = False
-    """Probe each function's first instruction (--probe-at-entry)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,48 +37,16 @@ def find_allocators(
 ) -> list[Allocator]:
     """Return the allocators in files whose identity is not known yet."""
     found = []
-    functions = table(choice.prefix)
-    names = {function.name for function in functions}
+    kept = KeptFinds(choice)
     for mapping, module in process.code_files():
-        if module.identity in known or not _is_wanted(module, choice):
+        if not _is_wanted(module, choice) or (known and module.identity in known):
             continue
         progress(f"looking for an allocator in {module.name}")
-        try:
-            elf = module.open_elf()
-            there = elf.functions(names)
-        except ElfError:
-            continue
-        if choice.file is not None or is_allocator(there, choice.prefix):
-            traced, skipped = _traced(elf, functions, there, choice)
+        find = kept.find(module)
+        if find is not None:
             start, end = (0, 0) if process.is_program(mapping) else _extent(mapping)
-            found.append(Allocator(module, traced, skipped, start, end))
+            found.append(Allocator(module, find.functions, find.skipped, start, end))
     return found
-
-
-def elsewhere(allocator: Allocator, traced: Traced) -> Iterator[Traced]:
-    """Yield how else to trace a function, best first, where the kernel refuses its probes.
-
-    Another tracer may hold an instruction in a way that keeps others off it.
-    """
-    try:
-        described = Functions(allocator.module.open_elf())
-        entries = [each.site.entry for each in allocator.functions]
-        entry = traced.site.entry
-        if traced.site.shift:
-            yield replace(traced, site=Site(entry, why="the cheapest place was refused"))
-        for site in other_sites(described, entry, traced.function, entries):
-            if site.offset != traced.site.offset:
-                yield _at(replace(site, why="its entry was refused"), traced, described)
-    except (UnclearError, ElfError):
-        return
-
-
-def _at(site: Site, traced: Traced, described: Functions) -> Traced:
-    function, exits = traced.function, traced.exits
-    if site.pushed and function.exit is Exit.RETURN:
-        function = replace(function, exit=Exit.INSTRUCTIONS)
-        exits = return_sites(described, site.entry)
-    return Traced(function, site, exits)
 
 
 def require_allocator(process: TargetProcess, choice: Choice, found: list[Allocator]) -> None:
@@ -133,26 +78,3 @@ def _is_wanted(module: Module, choice: Choice) -> bool:
 
 def _extent(mapping: Mapping) -> tuple[int, int]:
     return mapping.start, mapping.end
-
-
-def _traced(
-    elf: ElfFile,
-    functions: Collection[Function],
-    there: dict[str, FileOffset],
-    choice: Choice,
-) -> tuple[tuple[Traced, ...], tuple[str, ...]]:
-    traced, skipped = [], []
-    described = Functions(elf)
-    for function, offset in functions_in(functions, there):
-        exits: tuple[FileOffset, ...] = ()
-        if function.exit is Exit.INSTRUCTIONS:
-            try:
-                exits = return_sites(described, offset)
-            except (UnclearError, ElfError) as error:
-                skipped.append(f"{function.name}: {error}")
-                continue
-        site = Site(offset, why="--probe-at-entry")
-        if not choice.at_entry:
-            site = entry_site(described, offset, function, there.values())
-        traced.append(Traced(function, site, exits))
-    return tuple(traced), tuple(skipped)

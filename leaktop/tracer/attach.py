@@ -54,20 +54,30 @@ class Attached:
         """Whether a function's ends are seen at its rets since its entry was refused, where another
         tracer may have a return probe."""
         self._descriptors: list[int] = []
+        self._closing: list[Thread] = []
 
     def own(self, descriptors: Iterable[int]) -> None:
         """Own the descriptors that keep probes attached."""
         self._descriptors.extend(descriptors)
 
-    def close(self) -> None:
-        """Detach everything; safe to call twice."""
+    def let_go(self) -> None:
+        """Begin to detach from a process that has ended, at which nothing can be hit any more.
+
+        A perf event may take the kernel 0.1 s, one after the other.
+        """
         # each waits for programs that run on any processor: all at once, so that it is one wait
         closing = [Thread(target=os.close, args=(each,)) for each in self._descriptors]
         self._descriptors.clear()
         for thread in closing:
             thread.start()
-        for thread in closing:
+        self._closing += closing
+
+    def close(self) -> None:
+        """Detach everything; safe to call twice."""
+        self.let_go()
+        for thread in self._closing:
             thread.join()
+        self._closing.clear()
 
 
 @dataclass(frozen=True, slots=True)

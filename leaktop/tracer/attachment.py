@@ -1,6 +1,6 @@
 """What hangs on one of the processes that are traced: its probes, its settings, how far it is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -10,8 +10,6 @@ from leaktop.model import Filters, Target, TracedLibrary, Tracing
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.allocators import (
     Allocator,
-    Choice,
-    elsewhere,
     find_allocators,
     require_allocator,
 )
@@ -19,6 +17,7 @@ from leaktop.tracer.attach import Attached, Attacher, Place, attach_functions
 from leaktop.tracer.kernel_types import changed_return
 from leaktop.tracer.loader import Program
 from leaktop.tracer.objects import MAPPINGS_MAX
+from leaktop.tracer.probes import Choice, Traced
 from leaktop.tracer.process import NO_TARGET
 from leaktop.tracer.target import TargetProcess
 
@@ -94,7 +93,7 @@ class Attachment:
             return
         self.over = self.process.why_over()
         if self.over is not None:
-            self._attached.close()
+            self._attached.let_go()
             return
         self._attach_to_new_code(program, filters, attacher)
         if not self._trampoline and called:
@@ -135,7 +134,7 @@ class Attachment:
             functions = attach_functions(
                 partial(attacher.attach, path, Place(self.process.pid, self.slot)),
                 allocator.functions,
-                partial(elsewhere, allocator),
+                partial(_elsewhere, allocator),
                 self._attached,
                 all_at_once=attacher.all_at_once,
             )
@@ -188,6 +187,12 @@ class Attachment:
         for i, allocator in enumerate(libraries[: layout.ALLOCATORS_MAX]):
             config["allocators"][i] = (allocator.start, allocator.end)
         program.config.update(self.slot, config)
+
+
+def _elsewhere(allocator: Allocator, traced: Traced) -> Iterator[Traced]:
+    from leaktop.tracer.look import elsewhere  # noqa: PLC0415  (hardly ever wanted: see KeptFinds)
+
+    return elsewhere(allocator.module, allocator.functions, traced)
 
 
 def _nothing_attached(tracing: Tracing) -> str:

@@ -9,18 +9,18 @@ from leaktop.model import Filters, Tracing
 from leaktop.perfmap import PerfMap
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError, layout
-from leaktop.tracer.allocators import Choice
 from leaktop.tracer.attach import Attacher
 from leaktop.tracer.attachment import Attachment
 from leaktop.tracer.blocks import forget_blocks
 from leaktop.tracer.finder import Finder
 from leaktop.tracer.loader import Program
+from leaktop.tracer.probes import Choice
 from leaktop.tracer.stacks import StackBook
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 from leaktop.tracer.ways import Way
 
-_FOLLOW_S, _FOLLOW_MOST_S = 0.05, 0.6
+_FOLLOW_S, _FOLLOW_MOST_S = 0.03, 0.6
 """Calls are only followed until no code address has been new for this long, or for the longest
 time: their stacks' rules come in, and calls under way when probes were attached return."""
 _TRIES = 5

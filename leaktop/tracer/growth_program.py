@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from leaktop.tracer import TracerError, kernel
-from leaktop.tracer.image import Cache, default_cache, image_of
+from leaktop.tracer.cache import Cache
+from leaktop.tracer.image import image_of, program_cache
 from leaktop.tracer.loader import Unwinding
 from leaktop.tracer.objects import (
     KERNEL_TYPES,
@@ -37,7 +38,7 @@ class GrowthProgram(Unwinding):
 
     def __init__(self, capacity: Capacity, cache: Cache | None = None) -> None:
         flags = [*common_flags(capacity), *walking_flags(capacity)]
-        super().__init__(Objects(image_of(_MAIN, _PROGRAMS, flags, cache or default_cache())))
+        super().__init__(Objects(image_of(_MAIN, _PROGRAMS, flags, cache or program_cache())))
         self.config = self._map("growth_config", np.dtype("u4"))
         self.stack_calls = self._array("stack_calls", np.dtype("u8"))
         self._links: list[int] = []

@@ -10,16 +10,15 @@ import binascii
 import contextlib
 import hashlib
 import json
-import os
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from leaktop.tracer import TracerError, kernel
+from leaktop.tracer.cache import Cache, default_cache
 from leaktop.tracer.kernel import MapSpec
 
 BPF_SOURCE = Path(__file__).resolve().parent.parent / "bpf"
@@ -27,9 +26,7 @@ _CHILD = Path(__file__).with_name("compile_child.py")
 _FORM = 1
 """Grows when what is kept is written in another form."""
 _KEPT_MAX = 8
-_KEPT_BYTES_MAX = 4 << 20
 _COMPILE_S = 60.0
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _PACKAGES = {
     "debian": "apt install python3-bpfcc",
@@ -86,65 +83,9 @@ class Image:
         return cls(maps, programs)
 
 
-class Cache:
-    """Compiled programs in a folder that belongs to the user who runs leaktop."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def get(self, key: str) -> Image | None:
-        """Return what was kept under a key, or None. Never raises."""
-        with contextlib.suppress(OSError, ValueError), self._opened() as folder:
-            descriptor = os.open(key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if stat.S_ISREG(status.st_mode) and _is_ours(status):
-                    os.utime(descriptor)  # used last
-                    return Image.from_json(file.read(_KEPT_BYTES_MAX))
-        return None
-
-    def put(self, key: str, image: Image) -> None:
-        """Keep an image, if the folder can be written; the oldest go. Never raises."""
-        with contextlib.suppress(OSError):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._opened() as folder:
-                part = f"{key}.{os.getpid()}"
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                with os.fdopen(os.open(part, flags, 0o600, dir_fd=folder), "w") as file:
-                    file.write(image.to_json())
-                os.rename(part, key, src_dir_fd=folder, dst_dir_fd=folder)
-                self._drop_oldest(folder)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        folder = os.open(self._folder, flags)
-        try:
-            if not _is_ours(os.fstat(folder)):
-                raise PermissionError
-            yield folder
-        finally:
-            os.close(folder)
-
-    def _drop_oldest(self, folder: int) -> None:
-        used = {
-            name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-            for name in os.listdir(folder)
-        }
-        for name in sorted(used, key=lambda name: used[name])[:-_KEPT_MAX]:
-            os.unlink(name, dir_fd=folder)
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
-
-
-def default_cache() -> Cache:
-    """Return the cache of the user who runs leaktop; root's is nobody's home."""
-    if os.geteuid() == 0:
-        return Cache(Path("/var/cache/leaktop"))
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Cache(Path(folder).expanduser() / "leaktop")
+def program_cache() -> Cache:
+    """Return where compiled programs are kept."""
+    return default_cache("program-", _KEPT_MAX)
 
 
 def image_of(main: str, programs: Sequence[str], flags: Sequence[str], cache: Cache) -> Image:
@@ -160,10 +101,14 @@ def image_of(main: str, programs: Sequence[str], flags: Sequence[str], cache: Ca
         "programs": list(programs),
     }
     key = _key_of(request)
-    image = cache.get(key)
-    if image is None or set(image.programs) != set(programs):
-        image = _compile(request)
-        cache.put(key, image)
+    kept = cache.get(key)
+    if kept is not None:
+        with contextlib.suppress(ValueError):
+            image = Image.from_json(kept)
+            if set(image.programs) == set(programs):
+                return image
+    image = _compile(request)
+    cache.put(key, image.to_json())
     return image
 
 

@@ -205,6 +205,7 @@ class KernelSource(WithoutBlocks):
         if self._process is not None:
             self._over = self._over or self._process.why_over()
         used = min(int(program.stack_count.entries[0]), self._capacity.stacks)
+        program.lifetimes.read(used + 1)
         stats = program.stack_stats.entries[: used + 1].copy()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         stacks.learn(used)
@@ -213,7 +214,8 @@ class KernelSource(WithoutBlocks):
         held = None
         if self._filters.older_s:
             held = held_before(program, stacks.ids, now_ns - int(self._filters.older_s / _NS))
-        sites = sites_of(stacks, counts, held, now_ns, {})
+        lifetimes = program.lifetimes.by_id(stacks.ids, stats)
+        sites = sites_of(stacks, counts, held, now_ns, {}, lifetimes=lifetimes)
         return Snapshot(
             time_ns=wall_ns,
             elapsed_s=(now_ns - self._started_ns) * _NS,

@@ -10,7 +10,8 @@ import numpy as np
 from leaktop.tracer import TracerError, kernel
 from leaktop.tracer.arch import Architecture
 from leaktop.tracer.attach import Attached, attach_tracepoint
-from leaktop.tracer.image import Cache, default_cache, image_of
+from leaktop.tracer.cache import Cache
+from leaktop.tracer.image import image_of, program_cache
 from leaktop.tracer.loader import Accounting
 from leaktop.tracer.objects import Capacity, Objects, common_flags
 from leaktop.tracer.tracefs import Format, opened_tracefs, read_format
@@ -82,7 +83,7 @@ class KernelProgram(Accounting):
         for tracepoint, form in self._formats.items():
             flags += field_flags(tracepoint, form)
         programs = [tracepoint.program for tracepoint in self._formats]
-        super().__init__(Objects(image_of(MAIN, programs, flags, cache or default_cache())))
+        super().__init__(Objects(image_of(MAIN, programs, flags, cache or program_cache())))
         self.kernel_config = self._map("kernel_config", np.dtype("u4"))
         self.cache_names = self._map("cache_names", np.dtype("u8"))
         self._missed_before = 0

@@ -65,9 +65,12 @@ STACK_STATS = np.dtype(
         ("oldest_ns", "u8"),
         ("oldest_freed", "u8"),
         ("log", "u8"),
-        ("pad", "u8", (2,)),
+        ("alloc_bytes", "i8"),
+        ("pad", "u8"),
     ]
 )
+LIFETIME_BANDS = 24
+STACK_LIFETIMES = np.dtype([("frees", "i8", (LIFETIME_BANDS,))])
 EVENT = np.dtype(
     [
         ("time_ns", "u8"),
@@ -134,6 +137,7 @@ STRUCTURES: dict[str, np.dtype[Any]] = {
     "spilled_blocks": BLOCK,
     "mappings": BLOCK,
     "stack_stats": STACK_STATS,
+    "stack_lifetimes": STACK_LIFETIMES,
     "stacks": STACK,
     "frame_rules": FRAME_RULE,
     "kernel_config": KERNEL_CONFIG,

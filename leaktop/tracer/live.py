@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from leaktop.descriptors import make_room
 from leaktop.model import (
     BLOCK_BYTES_MAX,
     BlockPage,
@@ -20,7 +21,6 @@ from leaktop.model import (
 )
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError
-from leaktop.tracer.allocators import Choice
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.attach import attacher
 from leaktop.tracer.attachment import Attachment
@@ -33,10 +33,11 @@ from leaktop.tracer.loader import Program
 from leaktop.tracer.loading import Loading
 from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import check_privileges
+from leaktop.tracer.probes import Choice
 from leaktop.tracer.stacks import StackBook, named
 from leaktop.tracer.sums import by_id, held_before, losses_of, sites_of, totals_of
 from leaktop.tracer.target import TargetProcess
-from leaktop.tracer.unwind import Unwinder
+from leaktop.tracer.unwind import CallFrameRules, Unwinder
 from leaktop.tracer.ways import Way
 
 _NS = 1e-9
@@ -63,6 +64,7 @@ class LiveSource:
         ``finder`` looks for more processes at every tick; ``log_all``: log every stack.
         """
         self._filters = filters
+        make_room()
         self._loading = loading or Loading(Capacity())
         self._symbolizer = Symbolizer()
         self._crew = Crew(choice or Choice(), finder or Finders(), self._symbolizer)
@@ -110,6 +112,7 @@ class LiveSource:
         crew.look_after(kit, self._filters, called=bool(called))
         self._learn_what_is_traced()
         used = min(int(program.stack_count.entries[0]), self._loading.capacity.stacks)
+        program.lifetimes.read(used + 1)
         stats = program.stack_stats.entries[: used + 1].copy()
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         stacks.learn(used)
@@ -119,7 +122,8 @@ class LiveSource:
         held = None
         if self._filters.older_s:
             held = held_before(program, stacks.ids, now_ns - int(self._filters.older_s / _NS))
-        sites = sites_of(stacks, shown, held, now_ns, pids)
+        lifetimes = program.lifetimes.by_id(stacks.ids, stats)
+        sites = sites_of(stacks, shown, held, now_ns, pids, lifetimes=lifetimes)
         return Snapshot(
             time_ns=wall_ns,
             elapsed_s=(now_ns - self._started_ns) * _NS,
@@ -219,11 +223,13 @@ class LiveSource:
         members = self._crew.members
         for member in members:
             member.find(progress)
+        rules = CallFrameRules(arch)
+        rules.open_ahead([module for each in members for _, module in each.process.code_files()])
         progress("loading the BPF program")
         objects, way = self._loading.result()
         program = self._program = Program(objects)
         self._way = way
-        unwinder = Unwinder(program, arch, self._loading.capacity.rules)
+        unwinder = Unwinder(program, arch, self._loading.capacity.rules, rules)
         stacks = StackBook(program.stacks, unwinder)
         kit = self._kit = Kit(program, attacher(way, program, arch), unwinder, stacks)
         self._log = EventLog(program, stacks, self._loading.capacity.stacks)

@@ -8,6 +8,7 @@ import numpy as np
 
 from leaktop.tracer import layout
 from leaktop.tracer.kernel import MapSpec
+from leaktop.tracer.lifetimes import Lifetimes
 from leaktop.tracer.maps import BpfArray, BpfMap, RingBuffer, Rings
 from leaktop.tracer.objects import Objects
 
@@ -66,6 +67,7 @@ class Accounting(Loaded):
         self.config = self._map("config", np.dtype("u4"))
         self.block_sets = self._array("block_sets")
         self.spilled_blocks = self._map("spilled_blocks", layout.KEY)
+        self.lifetimes = Lifetimes(self._array("stack_lifetimes"))
 
     def live_blocks(self) -> Iterator[np.ndarray[Any, Any]]:
         """Yield all live blocks, as ``layout.BLOCK``, some thousands at a time."""
@@ -73,6 +75,11 @@ class Accounting(Loaded):
             key = sets["key"]
             yield sets["block"][(key != 0) & (key & layout.BEING_FILLED == 0)]
         yield from self.spilled_blocks.chunks()
+
+    def close(self) -> None:
+        """Free programs and maps; safe to call twice."""
+        self.lifetimes.close()
+        super().close()
 
 
 class Unwinding(Loaded):

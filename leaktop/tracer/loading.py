@@ -4,13 +4,17 @@ The kernel's verifier and the imports take about as long as each other, and only
 the interpreter.
 """
 
+import contextlib
 import sys
 import threading
 
+from leaktop.tracer import TracerError
 from leaktop.tracer.objects import PROGRAMS, Capacity, Objects, objects_for_calls
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.ways import Way, best_way
 
+_BESIDE = ("on_call", "on_walk")
+"""Half of the verifier's work, done in a thread of its own."""
 _SWITCH_S = 0.0002
 """How long the importing thread may keep the interpreter after each of some thirty system calls."""
 
@@ -60,5 +64,19 @@ class Loading:
         check_privileges()
         self._way = way = best_way()
         self._objects = objects_for_calls(self.capacity, sessions=way is Way.SESSION)
+        beside = threading.Thread(target=_load_beside, args=(self._objects, way), daemon=True)
+        beside.start()
+        try:
+            for name, with_end in PROGRAMS.items():
+                if name not in _BESIDE:
+                    self._objects.load(name, way.attach_type(with_end=with_end))
+        finally:
+            beside.join()
         for name, with_end in PROGRAMS.items():
             self._objects.load_for_calls(name, way.attach_type(with_end=with_end))
+
+
+def _load_beside(objects: Objects, way: Way) -> None:
+    with contextlib.suppress(TracerError):  # the next one who wants them is told
+        for name in _BESIDE:
+            objects.load(name, way.attach_type(with_end=PROGRAMS[name]))

@@ -12,18 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaktop.tracer import TracerError, kernel
-from leaktop.tracer.image import Cache, Image, default_cache, image_of
+from leaktop.tracer.cache import Cache
+from leaktop.tracer.image import Image, image_of, program_cache
 from leaktop.tracer.kernel import MapSpec
 
 MAIN = "memleak.bpf.c"
-_WALKING = ("on_call", "on_mapping")
-"""Programs that go on in on_walk: the kernel wants all of them loaded for the same attachment."""
+_WALK, _REPLACED, _UNMAPPED = ("walkers", 0), ("walkers", 1), ("unmappers", 0)
+_GOES_ON = {
+    "on_call": {_WALK: "on_walk"},
+    "on_mapping": {_WALK: "on_walk", _REPLACED: "on_replaced"},
+    "on_unmap": {_UNMAPPED: "on_unmapped"},
+}
+"""What programs go on in, by map and key: the kernel wants all that share a map loaded for the same
+attachment."""
 PROGRAMS = {
-    "on_call": True,
     "on_mapping": True,
+    "on_replaced": True,
+    "on_call": True,
     "on_walk": True,
-    "on_free": False,
     "on_unmap": False,
+    "on_unmapped": False,
+    "on_free": False,
 }
 """Programs for the functions of user space, and whether they see the ends of calls."""
 
@@ -83,6 +92,7 @@ class Objects:
         self.maps: dict[str, int] = {}
         """Descriptors by name, which stay ours."""
         self._loaded: dict[tuple[str, int], int] = {}
+        self._gone_on_in: set[tuple[str, int]] = set()
         try:
             for spec in image.maps:
                 self.maps[spec.name] = _made(spec)
@@ -94,7 +104,8 @@ class Objects:
         """Load one program for a kind of attachment and return its descriptor, which stays ours.
 
         ``attach_type`` is a value of ``enum bpf_attach_type``, 0 for perf events; ``kind`` of
-        ``enum bpf_prog_type``. Raises TracerError where the kernel's verifier refuses it.
+        ``enum bpf_prog_type``. Threads may load at once, each other programs. Raises TracerError
+        where the kernel's verifier refuses it.
         """
         loaded = self._loaded.get((function, attach_type))
         if loaded is None:
@@ -109,8 +120,10 @@ class Objects:
 
     def load_for_calls(self, function: str, attach_type: int) -> int:
         """Load one of PROGRAMS, and what it goes on in. Raises TracerError."""
-        if function in _WALKING and ("on_walk", attach_type) not in self._loaded:
-            self.go_on_in(self.load("on_walk", attach_type))
+        for (name, key), program in _GOES_ON.get(function, {}).items():
+            if (program, attach_type) not in self._gone_on_in:
+                self.go_on_in(self.load(program, attach_type), name, key)
+                self._gone_on_in.add((program, attach_type))
         return self.load(function, attach_type)
 
     @property
@@ -118,10 +131,10 @@ class Objects:
         """Descriptors of the programs that are loaded."""
         return list(self._loaded.values())
 
-    def go_on_in(self, walker: int) -> None:
-        """Let walks go on in the program of that descriptor."""
-        zero, program = ctypes.c_uint32(0), ctypes.c_uint32(walker)
-        kernel.update(self.maps["walkers"], ctypes.addressof(zero), ctypes.addressof(program))
+    def go_on_in(self, program: int, name: str = "walkers", key: int = 0) -> None:
+        """Let others go on in the program of that descriptor, by a key of a map of programs."""
+        at, value = ctypes.c_uint32(key), ctypes.c_uint32(program)
+        kernel.update(self.maps[name], ctypes.addressof(at), ctypes.addressof(value))
 
     def close(self) -> None:
         """Free programs and maps; safe to call twice."""
@@ -136,7 +149,7 @@ def objects_for_calls(capacity: Capacity, *, sessions: bool, cache: Cache | None
     ``sessions``: as they are attached by uprobe sessions. Raises TracerError where bcc makes none.
     """
     flags = _flags(capacity, sessions=sessions)
-    return Objects(image_of(MAIN, tuple(PROGRAMS), flags, cache or default_cache()))
+    return Objects(image_of(MAIN, tuple(PROGRAMS), flags, cache or program_cache()))
 
 
 def common_flags(capacity: Capacity) -> list[str]:

@@ -215,6 +215,18 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What to look for."""
+
+    file: str | None = None
+    """Only this file's functions, by its path or name as the target maps it (-O)."""
+    prefix: str | None = None
+    """Only names that begin so (--symbols-prefix)."""
+    at_entry: bool = False
+    """Probe each function's first instruction (--probe-at-entry)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traced:
     """A function as a file has it."""
 
@@ -222,6 +234,15 @@ class Traced:
     site: Site
     exits: tuple[FileOffset, ...] = ()
     """Its ``ret`` instructions, where those are probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """What there is to trace in a file that defines an allocator."""
+
+    functions: tuple[Traced, ...]
+    skipped: tuple[str, ...]
+    """Functions that cannot be traced safely, with the reason."""
 
 
 def functions_in(

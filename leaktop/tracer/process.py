@@ -5,10 +5,10 @@ Imports nothing that takes time, so that a wrong PID is refused at once.
 
 import contextlib
 import os
-import select
 from pathlib import Path
 
 from leaktop import procfs
+from leaktop.descriptors import wait_readable
 from leaktop.tracer import TracerError
 
 NO_TARGET = 4
@@ -58,7 +58,7 @@ class Process:
 
     def why_over(self) -> str | None:
         """Return why the process can no longer be traced, in words, or None while it can."""
-        if self._pidfd >= 0 and select.select([self._pidfd], [], [], 0)[0]:
+        if self._pidfd >= 0 and wait_readable([self._pidfd], 0):
             return "exited"
         stat = self._stat()
         if stat is None or stat.state in ("Z", "X"):

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,19 +51,24 @@ _RULES_FULL = list(LOSSES).index("rules_full")
 
 
 class CallFrameRules:
-    """Rules by location in a module; modules are read once. For one thread."""
+    """Rules by location in a module; modules are read once. One thread asks for rules."""
 
     def __init__(self, arch: Architecture) -> None:
         self._arch = arch
         self._modules: dict[tuple[object, ...], _Frames | None] = {}
+        self._opening: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
-    def open(self, modules: Iterable[Module], most_s: float) -> None:
-        """Read where modules keep their call frame information, ahead of the first question."""
+    def open_ahead(self, modules: Sequence[Module]) -> None:
+        """Read where modules keep their call frame information, in a thread, for a while."""
+        self._opening.append(threading.Thread(target=self._open, args=(modules,), daemon=True))
+        self._opening[-1].start()
+
+    def wait(self, most_s: float) -> None:
+        """Wait until what is opened ahead is, this long at most."""
         end = time.monotonic() + most_s
-        for module in modules:
-            if time.monotonic() > end:
-                return
-            self._frames(module)
+        while self._opening:
+            self._opening.pop().join(max(0.0, end - time.monotonic()))
 
     def rule(self, location: Location) -> FrameRule:
         """Return the rule for a code address; code that says nothing has a frame pointer's."""
@@ -73,6 +78,13 @@ class CallFrameRules:
             return self._described(location) or self._undescribed(location)
         except (CallFrameError, ElfError):
             return UNKNOWN
+
+    def _open(self, modules: Iterable[Module]) -> None:
+        end = time.monotonic() + _OPEN_S
+        for module in modules:
+            if time.monotonic() > end:
+                return
+            self._frames(module)
 
     def _described(self, location: Location) -> FrameRule | None:
         # by call frame information, None where there is none for this code
@@ -109,12 +121,13 @@ class CallFrameRules:
         return b""
 
     def _frames(self, module: Module) -> "_Frames | None":
-        if module.identity not in self._modules:
-            found = None
-            with contextlib.suppress(ElfError, CallFrameError):
-                found = _open_frames(module, self._arch)
-            self._modules[module.identity] = found
-        return self._modules[module.identity]
+        with self._lock:
+            if module.identity not in self._modules:
+                found = None
+                with contextlib.suppress(ElfError, CallFrameError):
+                    found = _open_frames(module, self._arch)
+                self._modules[module.identity] = found
+            return self._modules[module.identity]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +166,18 @@ class _Given:
 class Unwinder:
     """The thread that answers, for all processes."""
 
-    def __init__(self, program: Unwinding, arch: Architecture, capacity: int) -> None:
+    def __init__(
+        self,
+        program: Unwinding,
+        arch: Architecture,
+        capacity: int,
+        rules: CallFrameRules | None = None,
+    ) -> None:
+        """``capacity``: rules that the kernel side has room for."""
         self._program = program
         self._arch = arch
         self._registers = arch.registers
-        self._book = CallFrameRules(arch)
+        self._rules = rules or CallFrameRules(arch)
         self._capacity = capacity
         self._given: dict[
             int, _Given
@@ -166,8 +186,7 @@ class Unwinder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._refused = 0
-        self.last_question = 0.0
-        """time.monotonic() of the last question."""
+        self._answered = 0.0  # time.monotonic() of the last answer; infinity while one is made
         self._epoch = 0  # grows whenever rules are taken back
         self.problem: str | None = None
         """What went wrong last, for people."""
@@ -182,8 +201,8 @@ class Unwinder:
         self._thread.start()
 
     def add(self, slot: int, process: TargetProcess) -> None:
-        """Answer for one more process; its files are opened ahead."""
-        self._book.open((module for _, module in process.code_files()), _OPEN_S)
+        """Answer for one more process; its files are opened ahead, meanwhile."""
+        self._rules.open_ahead([module for _, module in process.code_files()])
         self._given = self._given | {slot: _Given(slot, process)}
 
     def remove(self, slot: int) -> None:
@@ -202,22 +221,28 @@ class Unwinder:
             self._thread = None
 
     def wait_until_quiet(self, quiet_s: float, most_s: float) -> None:
-        """Return once no question has come for a while, or after the longest time."""
-        end = time.monotonic() + most_s
+        """Return once all is answered, and no question has come for a while.
+
+        Or after the longest time.
+        """
         since = time.monotonic()
-        while time.monotonic() < end:
-            left = max(self.last_question, since) + quiet_s - time.monotonic()
+        end = since + most_s
+        self._rules.wait(most_s)  # the first answers may, too
+        while (now := time.monotonic()) < end:
+            left = max(self._answered, since) + quiet_s - now
             if left <= 0:
                 return
-            time.sleep(left)
+            time.sleep(min(left, quiet_s))
 
     def _take(self, data: bytes) -> None:
-        self.last_question = time.monotonic()
+        self._answered = float("inf")
         size = layout.QUESTION.itemsize
         try:
             self._answer(np.frombuffer(data[:size], layout.QUESTION)[0], data[size:])
         except Exception as error:
             self.problem = f"a stack could not be followed: {type(error).__name__}: {error}"
+        finally:
+            self._answered = time.monotonic()
 
     def _run(self) -> None:
         # stacks are cut until it answers, and on a busy host it would have to queue behind those
@@ -280,7 +305,7 @@ class Unwinder:
         location = process.locate([pc])[0]
         if location.module is None:
             return self._rule_of_generated_code(process, pc)
-        return self._book.rule(location)
+        return self._rules.rule(location)
 
     def _rule_of_generated_code(self, process: TargetProcess, pc: int) -> FrameRule:
         """Return the rule for code without a file: its frame pointer's, unless it says otherwise.

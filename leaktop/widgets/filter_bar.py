@@ -1,14 +1,14 @@
 """The filters in force, and the place where they are edited."""
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input, Label
 
 from leaktop.format import clean, to_ascii
 from leaktop.widgets.lines import LinesView
+from leaktop.widgets.prompt import Prompt
 
 FIELDS = {"min": " min size ", "max": " max size ", "text": " filter / "}
 """What can be edited, and its prompt."""
@@ -21,26 +21,6 @@ _HINTS = {
     "max": "bytes or k, M, G; empty: no limit; Enter applies, Esc keeps the old",
     "text": "regex, ! inverts; Enter keeps it, Esc clears it",
 }
-
-
-class _Prompt(Input):
-    BINDINGS = [Binding("escape", "leave", show=False)]  # noqa: RUF012
-
-    class Left(Message):
-        """Esc was pressed."""
-
-    # Textual runs a binding when its key has bubbled up to the app; by then the letters typed after
-    # it have been put in, since those need not bubble. So all keys are taken here, in order.
-    async def _on_key(self, event: events.Key) -> None:
-        bound = None if event.is_printable else self.screen.active_bindings.get(event.key)
-        if bound is None or bound.node is not self:
-            return
-        if await self.app.run_action(bound.binding.action, self):
-            event.stop()
-            event.prevent_default()
-
-    def action_leave(self) -> None:
-        self.post_message(self.Left())
 
 
 class FilterBar(Horizontal):
@@ -70,7 +50,7 @@ class FilterBar(Horizontal):
         self._field = ""
         self._line = line
         self._prompt = Label("", id="prompt", markup=False)
-        self._input = _Prompt(compact=True, select_on_focus=False, disabled=True, max_length=200)
+        self._input = Prompt(compact=True, select_on_focus=False, disabled=True, max_length=200)
         self._input.cursor_blink = False  # a blink is bytes to the terminal
         self._says = Label("", id="says", markup=False)
 
@@ -121,8 +101,8 @@ class FilterBar(Horizontal):
         if self._field:
             self.post_message(self.Submitted(self._field, event.value))
 
-    @on(_Prompt.Left)
-    def _left(self, event: _Prompt.Left) -> None:
+    @on(Prompt.Left)
+    def _left(self, event: Prompt.Left) -> None:
         event.stop()
         field = self._field
         self.close()

@@ -1,14 +1,18 @@
 """The columns of the table of stacks, by name: what each shows, how wide, and when."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from leaktop import format as fmt
+from leaktop.config import unknown
 from leaktop.marks import Mark
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
+from leaktop.widgets.verdict import mark, style_of
 
+MEDIUM = 72
+"""Cells from which WHERE can spare some for one more column."""
 WIDE = 120
 """Cells from which the table shows more columns."""
 
@@ -23,6 +27,8 @@ class Rows:
     sites: Sequence[Site] = ()
     growth: Mapping[int, float] = field(default_factory=dict)
     """Of every stack there is, also of those that a filter hides."""
+    suspicion: Mapping[int, float] = field(default_factory=dict)
+    """Scores by stack id; empty where leaks are not judged."""
     names: Mapping[int, tuple[Frame, ...]] = field(default_factory=dict)
     sort: SortKey = SortKey.BYTES
     reverse: bool = False
@@ -35,6 +41,8 @@ class Rows:
     """Since when bytes and blocks are counted, where not since the start."""
     processes: Mapping[int, Target] = field(default_factory=dict)
     """By PID, where there are several: then each row says whose it is."""
+    ignored: Container[int] = ()
+    """Which stacks the user does not want to see; here they are all the same."""
     empty: str = ""
     """What to say where there are no sites."""
 
@@ -43,6 +51,8 @@ class Room(Enum):
     """How wide the table has to be for a column."""
 
     ANY = "any"
+    MEDIUM = "medium"
+    """``MEDIUM``, or any width where the column is asked for by name."""
     SPARE = "spare"
     """``WIDE``, or any width where the column is asked for by name."""
     NARROW = "narrow"
@@ -51,6 +61,10 @@ class Room(Enum):
 
 
 Figure = Callable[[Rows, Site], str]
+
+
+def _plain(_: Rows, __: Site) -> str:
+    return ""
 
 
 def _always(_: Rows) -> bool:
@@ -71,6 +85,8 @@ class SiteColumn:
     room: Room = Room.ANY
     since: Column | None = None
     """Takes the place of ``column`` where the figure is a change since a mark."""
+    style: Figure = _plain
+    """Returns the component style of what it says; empty: the line's own."""
 
 
 def _of_blocks(rows: Rows) -> bool:
@@ -103,6 +119,14 @@ def _growth(rows: Rows, site: Site) -> str:
 
 def _oldest(_: Rows, site: Site) -> str:
     return fmt.format_age(site.oldest_s, exact=site.oldest_exact)
+
+
+def _suspect(rows: Rows, site: Site) -> str:
+    return mark(rows.suspicion.get(site.stack_id, 0.0))
+
+
+def _style_of_suspect(rows: Rows, site: Site) -> str:
+    return style_of(rows.suspicion.get(site.stack_id, 0.0))
 
 
 def _calls(rows: Rows, site: Site) -> str:
@@ -156,6 +180,14 @@ COLUMNS = (
     ),
     SiteColumn("growth", Column("GROWTH/s", 10, SortKey.GROWTH), _growth),
     SiteColumn("oldest", Column("OLDEST", 9, SortKey.AGE), _oldest, _of_blocks),
+    SiteColumn(
+        "suspect",
+        Column("SUSPECT", 9, SortKey.SUSPECT),
+        _suspect,
+        _of_blocks,
+        Room.MEDIUM,
+        style=_style_of_suspect,
+    ),
     SiteColumn("calls", Column("CALLS", 9), _calls, _of_pages),
     SiteColumn("allocs", Column("ALLOCS", 9), _allocs, _of_blocks, Room.SPARE),
     SiteColumn("allocs", Column("FAULTS", 9), _allocs, _of_pages, Room.SPARE),
@@ -166,6 +198,13 @@ COLUMNS = (
 """All columns, in the order in which they are shown unless another is asked for."""
 
 
+def column_problems(wanted: Sequence[str]) -> list[str]:
+    """Return which of the ``wanted`` columns do not exist, a line each."""
+    names = list(dict.fromkeys(each.name for each in COLUMNS))
+    strange = (name for name in wanted if name not in names)
+    return [f"columns: '{fmt.clean(name, 40)}': {unknown(name, names)}" for name in strange]
+
+
 def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColumn, ...]:
     """Return the columns for a table of ``width`` cells, from the left.
 
@@ -173,10 +212,12 @@ def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColu
     from the right.
     """
     rooms = (Room.ANY, *((Room.WIDE, Room.SPARE) if width >= WIDE else (Room.NARROW,)))
+    if width >= MEDIUM:
+        rooms = (*rooms, Room.MEDIUM)
     shown = [_at_mark(each, rows) for each in COLUMNS if each.applies(rows)]
     if not wanted:
         return tuple(each for each in shown if each.room in rooms)
-    rooms = (*rooms, Room.SPARE)
+    rooms = (*rooms, Room.MEDIUM, Room.SPARE)
     named = [e for name in wanted for e in shown if e.name == name and e.room in rooms]
     while named and 4 + sum(each.column.width for each in named) + _WHERE_LEAST > width:
         named.pop()

@@ -20,6 +20,7 @@ from leaktop.widgets.site_columns import WIDE, Rows, SiteColumn, chosen
 
 _CALLERS = 6
 _CACHE_CELLS = 24
+_IGNORED = "(ignored) "
 _CALLERS_LEAST = 36  # cells for WHERE and CALLED FROM together
 
 
@@ -33,8 +34,10 @@ class SiteTable(KeyedRowsView):
             super().__init__()
             self.key = key
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Sequence[str] = ()) -> None:
+        """``wanted``: names of columns, in order; without them the usual ones."""
         super().__init__()
+        self._wanted = wanted
         self._rows = Rows()
         self._columns: tuple[SiteColumn, ...] = ()
 
@@ -68,7 +71,7 @@ class SiteTable(KeyedRowsView):
         super().on_resize()
 
     def _choose_columns(self) -> None:
-        self._columns = chosen(self._rows, self.size.width)
+        self._columns = chosen(self._rows, self.size.width, self._wanted)
 
     def heading(self) -> Strip:
         """Draw the titles; the sort column carries an arrow."""
@@ -91,10 +94,14 @@ class SiteTable(KeyedRowsView):
     def row(self, index: int, *, selected: bool) -> Strip:
         """Draw one stack."""
         site = self._rows.sites[index]
-        line = self.builder(self.style("cursor") if selected else None)
+        ignored = site.stack_id in self._rows.ignored
+        plain = self.style("dim") if ignored else None
+        line = self.builder(self.style("cursor") if selected else plain)
         line.put("▸" if selected else " ")
         for each in self._columns:
-            line.cell(each.figure(self._rows, site), each.column.width, right=True)
+            style = "" if selected else each.style(self._rows, site)
+            figure = each.figure(self._rows, site)
+            line.cell(figure, each.column.width, self.style(style) if style else None, right=True)
         self._put_names(line, site, plain=selected)
         return line.strip()
 
@@ -119,9 +126,13 @@ class SiteTable(KeyedRowsView):
         if not frames:
             line.put(f"({no_stack(site.stack_id)})", dim)
             return
+        width = self._where_width(line, 0)
+        if site.stack_id in self._rows.ignored:
+            line.put(_IGNORED, dim)
+            width -= len(_IGNORED)
         raw = self._rows.innermost
         frame = frames[0] if raw else frame_that_matters(frames)
-        _put_frame(line, frame, self._where_width(line, 0), dim, site.cache)
+        _put_frame(line, frame, width, dim, site.cache)
         if self._with_callers:
             at = next(i for i, other in enumerate(frames) if other is frame)
             callers = (f for f in frames[at + 1 :] if raw or not is_plumbing(f.symbol or ""))

@@ -9,6 +9,7 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import Reading
+from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.marks import Mark
 from leaktop.model import UNLIMITED, Filters, System, Target, Trend
 from leaktop.widgets.lines import LineBuilder, LinesView
@@ -43,6 +44,11 @@ class Status:
     pattern: str = ""
     refused: str = ""
     """Why the last change of the filters was not taken."""
+    ignored: Ignored = NOTHING_IGNORED
+    """What is held by stacks that the user does not want to see; the totals have it."""
+    show_ignored: bool = False
+    notice: str = ""
+    """What there is to say to the user; empty where there is nothing."""
     losses: Mapping[str, int] = field(default_factory=dict)
     """Those above zero."""
     mark: Mark | None = None
@@ -190,8 +196,18 @@ def _filter_fields(status: Status) -> list[tuple[str, str, bool]]:
         fields.append(("older than", fmt.format_age(filters.older_s), True))
     if _in_growth_mode(status):  # pages have no sizes and no ages
         fields = fields[2:3]
+    if status.ignored.entries:
+        fields.append(("ignored", _ignored(status), True))
     fields.append(("text", f"/{pattern}" if pattern else "none", bool(pattern)))
     return fields
+
+
+def _ignored(status: Status) -> str:
+    estimated = status.reading is not None and status.reading.snapshot.estimated
+    held = fmt.format_bytes(status.ignored.bytes, estimated=estimated)
+    stacks = len(status.ignored.entries)
+    shown = ", shown" if status.show_ignored else ""
+    return f"{held} in {stacks} stack{'' if stacks == 1 else 's'}{shown}"
 
 
 def _state(status: Status) -> tuple[str, str]:
@@ -262,4 +278,6 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
         alerts.append(("bad", f"! LOST (see ?): {parts}"))
     if status.refused:
         alerts.append(("warn", f"! not changed: {status.refused}"))
+    if status.notice:
+        alerts.append(("warn", status.notice))
     return alerts

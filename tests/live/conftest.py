@@ -31,10 +31,13 @@ class Recipe:
     compiler: str = "gcc"
     needs: tuple[str, ...] = ()
     """Targets to link with."""
+    libraries: tuple[str, ...] = ()
+    """Of the system, to link with."""
 
 
 RECIPES = {
     "libplugin.so": Recipe((*FLAGS, "-shared", "-fPIC")),
+    "leaking": Recipe(FLAGS, libraries=("-lm",)),
     "bare": Recipe((*FLAGS, "-static", "-nostdlib")),
     "libunwinding_library.so": Recipe(
         (*DISTRIBUTED, "-shared", "-fPIC", "-Wl,-soname,libunwinding_library.so")
@@ -82,7 +85,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Builder:
             source = recipe.source or f"{name.removeprefix('lib').removesuffix('.so')}.c"
             needs = [compiled(each) for each in recipe.needs]
             command = [recipe.compiler, *recipe.flags, "-o", str(binary), str(SOURCES / source)]
-            subprocess.run([*command, *map(str, needs)], check=True)
+            subprocess.run([*command, *map(str, needs), *recipe.libraries], check=True)
         return binary
 
     return compiled

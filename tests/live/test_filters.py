@@ -1,9 +1,11 @@
 """Sizes, sampling, age and order, as the command line asks for them."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.live.conftest import Builder, StartTarget, Trace
-from tests.live.judge import assert_exact, lost
+from tests.live.judge import NOTHING, assert_exact, lost
 
 pytestmark = pytest.mark.live
 
@@ -21,7 +23,7 @@ def test_sizes(start_target: StartTarget, trace: Trace) -> None:
     assert snapshot["filters"] == filters
     target.tell("drop")
     snapshot = leaktop.snapshot_from_now()
-    assert snapshot["totals"] == {"bytes": 0, "count": 0, "allocs": 30, "frees": 30}
+    assert snapshot["totals"] == {**NOTHING, "allocs": 30, "frees": 30, "alloc_bytes": 16_240}
     assert snapshot["stacks"] == []
     assert lost(snapshot) == {}
 
@@ -90,3 +92,23 @@ def test_top_keeps_the_first_and_the_totals(start_target: StartTarget, trace: Tr
     (stack,) = snapshot["stacks"]
     assert stack["bytes"] == max(site.bytes for site in truth.sites)
     assert snapshot["totals"]["bytes"] == truth.total("bytes")
+
+
+def test_ignored_stacks_are_in_the_totals_alone(
+    start_target: StartTarget, trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "leaktop").mkdir()
+    known = '[[ignore]]\nstack = ["phases!leak_phase", "main"]\n'
+    (tmp_path / "leaktop" / "config.toml").write_text(known)
+    target = start_target("phases")
+    leaktop = trace(target)
+    target.tell("leak 30 64")
+    truth = target.tell("grow 10 128")
+    snapshot = leaktop.snapshot_from_now()
+    (stack,) = snapshot["stacks"]
+    assert stack["frames"][0]["symbol"] == "grow_phase"
+    assert (stack["bytes"], stack["count"]) == (1280, 10)
+    assert snapshot["ignored"] == {"bytes": 1280, "count": 20, "stacks": 1}
+    assert snapshot["totals"]["bytes"] == truth.total("bytes") == 2560
+    assert lost(snapshot) == {}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.conftest import Builder, StartLeaktop, StartTarget
 from tests.live.harness import Json, Leaktop, TargetProcess, Truth, run_leaktop, wait_until
-from tests.live.judge import FIGURES, expected_sites, found_sites, lost
+from tests.live.judge import FIGURES, expected_sites, found_sites, lost, totals
 from tests.live.traces import assert_no_probe_left
 
 pytestmark = pytest.mark.live
@@ -33,7 +33,7 @@ def assert_books(snapshot: Json, truths: dict[int, Truth]) -> None:
         assert found_sites(mine) == expected_sites(truth)
         assert mine["totals"] == {figure: truth.total(figure) for figure in FIGURES}
     total = {figure: sum(truth.total(figure) for truth in truths.values()) for figure in FIGURES}
-    assert snapshot["totals"] == total
+    assert totals(snapshot) == total
 
 
 def wait_tracing(leaktop: Leaktop) -> str:
@@ -142,7 +142,7 @@ def test_a_program_that_another_replaces(
     truth = target.tell("leak 9 700")
     snapshot = leaktop.snapshot_from_now()
     assert found_sites(snapshot) == expected_sites(truth)
-    assert snapshot["totals"] == {figure: truth.total(figure) for figure in FIGURES}
+    assert totals(snapshot) == {figure: truth.total(figure) for figure in FIGURES}
     assert snapshot["target"]["comm"] == "phases"
     assert lost(snapshot) == {}
     assert leaktop.stop() == 0

@@ -70,6 +70,36 @@ static NOINLINE void unmap_spanning(void)
     freed(b, 5 * PAGE);
 }
 
+/* As many neighbours, of a page each. */
+static NOINLINE struct site *neighbours(char *address, size_t count)
+{
+    struct site *site = NULL;
+    for (size_t i = 0; i < count; i++) {
+        char *at = mmap(address + i * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0); site = HELD(PAGE);
+        if (at != address + i * PAGE)
+            die("mmap");
+    }
+    return site;
+}
+
+static NOINLINE void unmap_many(void)
+{
+    char *address = room(30);
+    struct site *site = neighbours(address, 30);
+    unmap(address, 30);
+    for (int i = 0; i < 30; i++)
+        freed(site, PAGE);
+}
+
+static NOINLINE void replace_many(void)
+{
+    char *address = room(30);
+    struct site *site = neighbours(address, 30);
+    mmap(address, 30 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0); HELD(30 * PAGE);
+    for (int i = 0; i < 30; i++)
+        freed(site, PAGE);
+}
+
 /* A failing munmap changes nothing. */
 static NOINLINE void unmap_failing(void)
 {
@@ -88,6 +118,8 @@ static const struct {
     {"pieces", unmap_head_then_tail_then_rest},
     {"middle", unmap_middle},
     {"spanning", unmap_spanning},
+    {"many", unmap_many},
+    {"replaced", replace_many},
     {"failing", unmap_failing},
 };
 

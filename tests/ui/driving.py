@@ -1,13 +1,15 @@
 """Drives the app in tests: waits for what is to happen, never for time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
 from leaktop.command import Command
+from leaktop.config import Config
 from leaktop.model import Filters, SortKey
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
@@ -25,6 +27,8 @@ def make_app(
     ascii_only: bool = False,
     iterations: int | None = None,
     command: Command | None = None,
+    config: Config | None = None,
+    exports: Sequence[Path] = (),
 ) -> LeaktopApp:
     return LeaktopApp(
         source,
@@ -34,6 +38,8 @@ def make_app(
         sort=sort,
         ascii_only=ascii_only,
         iterations=iterations,
+        config=config or Config(),
+        exports=exports,
     )
 
 

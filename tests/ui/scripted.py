@@ -218,7 +218,11 @@ def site(
     exact: bool = True,
     truncated: bool = False,
     frees: int = 0,
+    band: int = 0,
 ) -> Site:
+    """``band``: of the lifetimes of most of what was freed."""
+    lives = [0] * 24
+    lives[band], lives[band + 1] = frees - frees // 4, frees // 4
     return Site(
         stack_id,
         Counters(held, count, count + frees, frees),
@@ -226,6 +230,7 @@ def site(
         oldest_s=oldest,
         oldest_exact=exact,
         truncated=truncated,
+        lifetimes=tuple(lives),
     )
 
 
@@ -338,7 +343,7 @@ def sites_at(second: int) -> list[Site]:
     """Return a leak, a cache, churn and some small ones as they are after ``second`` seconds."""
     return [
         site(LEAK, 48 * 400 * second, 400 * second, LINES[LEAK], oldest=second - 0.2),
-        site(CACHE, 12 << 20, 3072, LINES[CACHE], oldest=second - 0.1, frees=900 * second),
+        site(CACHE, 12 << 20, 3072, LINES[CACHE], oldest=second - 0.1, frees=900 * second, band=12),
         site(CHURN, 4096 + 512 * (second % 3), 9, LINES[CHURN], oldest=0.3, frees=5000 * second),
         site(STRINGS, 300_000, 1200, LINES[STRINGS], oldest=second - 1.0, exact=False),
         site(PYTHON, 65_536, 128, LINES[PYTHON], oldest=second / 2),

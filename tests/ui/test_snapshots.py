@@ -8,6 +8,8 @@ import pytest
 from textual.pilot import Pilot
 
 from leaktop.app import LeaktopApp
+from leaktop.config import Config
+from leaktop.ignore import Entry
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from leaktop.screens.tree import TreeScreen
@@ -83,6 +85,7 @@ def _kernel() -> ScriptedSource:
             source.names[number],
             60.0,
             cache=cache,
+            lifetimes=(2, 0, 1, 2, *([0] * 20)),
         )
         for number, (cache, _) in stacks.items()
     )
@@ -218,6 +221,10 @@ async def _grown_tree(driver: Driver) -> None:
     await _tree(driver)
 
 
+async def _ignored(driver: Driver) -> None:
+    await driver.press("I", "j")
+
+
 async def _editing(driver: Driver) -> None:
     await driver.press("z", *"4x", "enter")
 
@@ -246,6 +253,7 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "kernel_help": (_kernel, _help, {}),
     "refused": (_refused, _second_row, {}),
     "long_name": (_unnamed, _long_name, {}),
+    "ignored": (_main, _ignored, {"config": Config(ignore=(Entry(("*!cache_put",)),))}),
     "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),
     "marked": (_main, _marked, {}),
@@ -345,7 +353,9 @@ def test_picture(
     if options.get("no_color"):
         monkeypatch.setenv("NO_COLOR", "1")
     source = make_source()
-    app = make_app(source, ascii_only=options.get("ascii_only", False))
+    app = make_app(
+        source, ascii_only=options.get("ascii_only", False), config=options.get("config")
+    )
     if "theme" in options:
         app.theme = options["theme"]
 

@@ -224,8 +224,8 @@ async def test_stacks_without_names_frames_or_age() -> None:
     async with driving(source, size=(100, 40)) as driver:
         text = driver.text()
         assert "0x7f12a0b04e20 [libunknown.so.1]" in text
-        assert "-   (no stack: the table of stacks was full)" in text
-        assert "-   (no stack: it could not be read)" in text
+        assert "·   (no stack: the table of stacks was full)" in text
+        assert "·   (no stack: it could not be read)" in text
         await driver.press("j")
         assert driver.text().count("no stack: the table of stacks was full") == 2
         await driver.press("enter")
@@ -238,7 +238,7 @@ async def test_stacks_without_names_frames_or_age() -> None:
 async def test_what_is_cut_is_marked() -> None:
     source = leaky_source()
     async with driving(source) as driver:
-        assert "0.1s … jit_entry" in driver.text()
+        assert "0.1s        · … jit_entry" in driver.text()
         assert driver.text().count(" … ") == 1
         await driver.press("G")
         screen = await driver.opened()
@@ -252,7 +252,7 @@ async def test_what_is_cut_is_marked() -> None:
         assert frames.selected is not None
         await driver.press("escape", "k", "enter")
         assert "cut" not in driver.text()
-        await driver.press("question_mark", "pagedown", "pagedown")
+        await driver.press("question_mark", "pagedown", "pagedown", "pagedown")
         assert "the stack goes on, but was cut" in " ".join(driver.text().split())
 
 
@@ -296,8 +296,8 @@ async def test_names_in_the_table_are_short() -> None:
     whole, short, fitting = REGISTRY
     source = leaky_source()
     async with driving(source) as driver:
-        assert f" {short[:21]}… [libmetrics.so.2] " in driver.text()
-    async with driving(source, size=(100, 24)) as driver:
+        assert f" {short[:15]}… [libmetrics.so " in driver.text()
+    async with driving(source, size=(110, 24)) as driver:
         assert f" {short} [libmetrics.so.2] " in driver.text()
     async with driving(source, size=(300, 50)) as driver:
         row = next(line for line in driver.text().split("\n") if "intern" in line)

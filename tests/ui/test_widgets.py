@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
+from leaktop.bands import age_label, fold, size_label
 from leaktop.model import Histogram, Trend
-from leaktop.widgets.histogram import age_label, fold, size_label
 from leaktop.widgets.lines import LineBuilder
 from leaktop.widgets.trend import bar, sparkline, trend_text
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from leaktop.elf import ElfFile
-from leaktop.tracer.allocators import Choice, _traced
-from leaktop.tracer.probes import Exit, Traced, is_allocator, table
+from leaktop.tracer.look import traced_in
+from leaktop.tracer.probes import Choice, Exit, Traced, is_allocator, table
 
 C = {"malloc", "calloc", "realloc", "free", "posix_memalign"}
 MAPPINGS = {"mmap", "munmap", "mremap"}
@@ -39,7 +39,8 @@ class Found:
             elf = ElfFile(file)
             functions = table()
             self.by_name = elf.functions({each.name for each in functions})
-            self.traced, self.skipped = _traced(elf, functions, self.by_name, Choice(at_entry=True))
+            find = traced_in(elf, functions, self.by_name, Choice(at_entry=True))
+            self.traced, self.skipped = find.functions, find.skipped
             self.code = path.read_bytes()
 
     def traces(self, name: str) -> Traced:

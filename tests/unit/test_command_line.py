@@ -15,6 +15,7 @@ import pytest
 
 from leaktop import cli
 from leaktop.arguments import filters_of, parse
+from leaktop.gate import Limit
 from leaktop.model import UNLIMITED, Filters, SortKey, Target
 from leaktop.source import SourceError
 from tests.unit.test_report import HOSTILE, UNSAFE, Scripted, site, snapshot
@@ -77,7 +78,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def test_defaults() -> None:
     options = parsed()
+    assert options.config.problems == ()
     assert vars(options) == {
+        "config": options.config,
         "pid": [123],
         "name": None,
         "follow": False,
@@ -102,6 +105,8 @@ def test_defaults() -> None:
         "sort": SortKey.BYTES,
         "trace": False,
         "show_allocs": False,
+        "export": [],
+        "fail_over": None,
         "no_color": False,
         "ascii": False,
         "command_line": None,
@@ -109,6 +114,20 @@ def test_defaults() -> None:
         "words": [],
     }
     assert filters_of(options) == Filters()
+
+
+def test_a_limit_on_growth_wants_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    given = parsed("--fail-over", "64k/s")
+    assert (given.fail_over, given.batch) == (Limit(65536, per_s=True), True)
+    assert parsed().batch is False
+
+
+def test_exports_are_several(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.svg", tmp_path / "b.html"]
+    given = parsed(*(f"--export={path}" for path in paths))
+    assert given.export == paths
+    assert parsed().export == []
 
 
 def test_long_options_are_those_of_the_letters() -> None:

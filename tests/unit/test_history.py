@@ -197,6 +197,10 @@ def test_the_past_is_what_was_held_within_its_resolution(
         assert sum(span.size for span in spans) == history._spans.weight <= limit
         for stack_id in range(1, 8):
             assert history.points_of(stack_id) == naive.points(spans, stack_id)
+        known = [i for i in range(1, 8) if i in history._rows_of]
+        assert history.trends_of(range(1, 8)) == {
+            i: history.trend_of(i) for i in known if len(spans)
+        }
         if limit > 1000:  # resolution halves with age
             lengths = [span.ticks for span in spans]
             assert sum(lengths) == len(ticks)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from leaktop.model import LOSSES, EventKind
+from leaktop.model import LIFETIME_EDGES_S, LOSSES, EventKind
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import COOKIE_EXIT
@@ -18,6 +18,7 @@ STRUCTURES = {
     "block_set": layout.BLOCK_SET,
     "event": layout.EVENT,
     "stack_stats": layout.STACK_STATS,
+    "stack_lifetimes": layout.STACK_LIFETIMES,
     "stack": layout.STACK,
     "frame_rule": layout.FRAME_RULE,
     "question": layout.QUESTION,
@@ -115,6 +116,9 @@ def test_constants_are_the_same() -> None:
     assert known["SLOT_OWN"] == layout.SLOT_OWN
     assert known["PAGE_TAKERS_MAX"] == layout.PAGE_TAKERS_MAX
     assert known["CACHE_NAME_MAX"] == layout.CACHE_NAME_MAX
+    assert known["LIFETIME_BANDS"] == layout.LIFETIME_BANDS == len(LIFETIME_EDGES_S)
+    edges_ns = [2 ** (known["LIFETIME_SHIFT"] + band - 1) for band in range(1, 24)]
+    assert pytest.approx([0.0, *(ns * 1e-9 for ns in edges_ns)]) == list(LIFETIME_EDGES_S)
 
 
 def test_phases_are_the_same() -> None:

@@ -14,7 +14,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from leaktop.tracer import TracerError
-from leaktop.tracer.image import Cache
+from leaktop.tracer.cache import Cache
 from leaktop.tracer.objects import Capacity, objects_for_calls
 try:
     objects_for_calls(Capacity(), sessions=False, cache=Cache(Path(sys.argv[1])))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leaktop.outfile import OutFileError, check, create, invoking_user, write
+from leaktop.outfile import OutFileError, check, create, write
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -16,7 +16,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another
 
 @pytest.fixture(autouse=True)
 def _not_under_sudo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("SUDO_UID", "SUDO_GID"):
+    for name in ("SUDO_UID", "PKEXEC_UID", "DOAS_USER"):
         monkeypatch.delenv(name, raising=False)
     before = os.umask(0o027)
     yield
@@ -137,7 +137,6 @@ def test_under_sudo_it_belongs_to_who_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
-    monkeypatch.setenv("SUDO_GID", str(NOBODY))
     tmp_path.chmod(0o1777)
     path = tmp_path / "out.svg"
     for _ in range(2):  # the second time it is theirs, which may be replaced
@@ -146,11 +145,3 @@ def test_under_sudo_it_belongs_to_who_called(
     with create(tmp_path / "run.leaktop"):
         pass
     assert (tmp_path / "run.leaktop").stat().st_uid == NOBODY
-
-
-@as_root
-@pytest.mark.parametrize("value", ["", "-1", "4294967295", "0x10", "99999999999", "²"])
-def test_what_sudo_would_not_say(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUDO_UID", value)
-    monkeypatch.setenv("SUDO_GID", "1000")
-    assert invoking_user() is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DATA = {".c", ".h", ".tcss"}
+DATA = {".c", ".css", ".h", ".js", ".tcss"}
 
 
 @pytest.fixture(scope="module")

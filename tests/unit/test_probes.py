@@ -6,6 +6,7 @@ from pathlib import Path
 
 from leaktop.elf import FileOffset
 from leaktop.tracer.image import BPF_SOURCE
+from leaktop.tracer.objects import PROGRAMS
 from leaktop.tracer.probes import (
     COOKIE_EXIT,
     COOKIE_PUSHED_SHIFT,
@@ -87,7 +88,8 @@ def test_every_program_named_is_one_of_the_bpf_source() -> None:
     written = set(re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)", source, re.MULTILINE))
     everything = [Traced(function, Site(FileOffset(1)), (FileOffset(2),)) for function in table()]
     attached = {probe.program for probe in probes_for(everything)}
-    assert attached | {"on_walk"} == written  # which others go on in
+    gone_on_in = {"on_walk", "on_replaced", "on_unmapped"}
+    assert attached | gone_on_in == written == set(PROGRAMS)
 
 
 def test_cookies_are_the_header_s_entries() -> None:

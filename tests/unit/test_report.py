@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from leaktop.analyze import Reading, ordered
 from leaktop.history import History
+from leaktop.ignore import Entry, Ignored
 from leaktop.model import (
     EVENTS_MAX,
     KERNEL,
@@ -103,6 +104,7 @@ class Scripted:
         self.tracing = Tracing((TracedLibrary("libc.so.6", (TracedFunction("malloc"),)),))
         self.target = Target(123, "leaky")
         self.names: dict[int, tuple[Frame, ...]] = {}
+        self.named: list[list[int]] = []
 
     @property
     def end_descriptor(self) -> int | None:
@@ -124,7 +126,10 @@ class Scripted:
         raise AssertionError(f"batch output asks for no detail, but did for {stack_id}")
 
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
-        assert lines
+        asked = list(stack_ids)
+        if not lines:
+            self.named.append(asked)
+        stack_ids = asked
         return {stack_id: self.names[stack_id] for stack_id in stack_ids if stack_id in self.names}
 
     def blocks(self, stack_ids: Iterable[int], offset: int, count: int) -> Mapping[int, BlockPage]:
@@ -259,7 +264,8 @@ def test_json_fields() -> None:
         "target": {"pid": 123, "comm": "leaky", "alive": True, **UNKNOWN_END},
         "targets": [],
         "filters": {"min_size": 0, "max_size": None, "sample_rate": 1, "older_s": 0.0},
-        "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936},
+        "totals": {"bytes": 4096, "count": 64, "allocs": 1000, "frees": 936, "alloc_bytes": 0},
+        "ignored": {"bytes": 0, "count": 0, "stacks": 0},
         "rates": {"allocs_per_s": 500.0, "frees_per_s": 468.0, "bytes_per_s": 2048.0},
         "probes_refused": [],
         "lost": dict.fromkeys(LOSSES, 0),
@@ -271,6 +277,7 @@ def test_json_fields() -> None:
                 "count": 10,
                 "allocs": 13,
                 "frees": 3,
+                "alloc_bytes": 0,
                 "growth_bytes_per_s": 80.0,
                 "oldest_s": 1.9,
                 "oldest_exact": True,
@@ -313,11 +320,11 @@ def test_json_of_several_processes() -> None:
     assert found["targets"] == [
         {
             **{"pid": 123, "comm": "leaky", "alive": True, "note": None, **UNKNOWN_END},
-            **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3},
+            **{"bytes": 160, "count": 10, "allocs": 13, "frees": 3, "alloc_bytes": 0},
         },
         {
             **{"pid": 124, "comm": "worker\n", "alive": False, "note": "exited", **UNKNOWN_END},
-            **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5},
+            **{"bytes": 0, "count": 0, "allocs": 5, "frees": 5, "alloc_bytes": 0},
         },
     ]
     assert found["stacks"][0]["pid"] == 124
@@ -785,3 +792,51 @@ def test_blocks_are_an_array_of_their_stack(out: io.StringIO, messages: io.Strin
         {"address": "0x55d000001280", "size": 48, "age_s": 0.5, "thread": 124, "weight": 10},
     ]
     assert "allocations" not in document(reading(site()))["stacks"][0]
+
+
+KNOWN, NEW, SMALL = (replace(LEAK, symbol=name) for name in ("known", "new", "small"))
+OF_KNOWN = (Entry(("leak!known", "...")),)
+
+
+def three_stacks() -> Scripted:
+    source = Scripted(snapshot(site(1, 300), site(2, 200), site(3, 100, 1)))
+    source.names = {1: (KNOWN, MAIN), 2: (NEW, MAIN), 3: (SMALL, MAIN)}
+    return source
+
+
+def test_ignored_stacks_are_counted_and_not_among_the_top(
+    out: io.StringIO, messages: io.StringIO
+) -> None:
+    options = replace(NO_DELAY, iterations=2, top=1, ignore=OF_KNOWN)
+    source = three_stacks()
+    run_batch(source, options, out, messages)
+    for line in out.getvalue().splitlines():
+        found = json.loads(line)
+        assert [stack["id"] for stack in found["stacks"]] == ["0000000000000002"]
+        assert found["ignored"] == {"bytes": 300, "count": 10, "stacks": 1}
+        assert found["totals"]["bytes"] == 4096
+    assert source.named == [[1, 2, 3]]
+
+
+def test_text_says_what_is_ignored(out: io.StringIO, messages: io.StringIO) -> None:
+    options = replace(NO_DELAY, iterations=1, as_json=False, ignore=OF_KNOWN)
+    run_batch(three_stacks(), options, out, messages)
+    lines = out.getvalue().splitlines()
+    assert lines[1] == "\t[ignored: 300 bytes in 10 allocations from 1 stack]"
+    assert "200 bytes in 10 allocations" in lines[2]
+    assert "known" not in out.getvalue()
+
+
+def test_text_of_ignored_estimates_and_pages() -> None:
+    ignored = Ignored({1: OF_KNOWN[0], 2: OF_KNOWN[0]}, 8192, 2)
+    shown = text(reading(estimated=True, growth=Growth(None)), [], {}, ignored=ignored)
+    assert "\t[ignored: ~8192 bytes in ~2 new pages from 2 stacks]" in shown.splitlines()
+
+
+def test_without_a_list_nothing_is_named_to_be_ignored(
+    out: io.StringIO, messages: io.StringIO
+) -> None:
+    source = three_stacks()
+    run_batch(source, replace(NO_DELAY, iterations=1), out, messages)
+    assert json.loads(out.getvalue())["ignored"] == {"bytes": 0, "count": 0, "stacks": 0}
+    assert source.named == []

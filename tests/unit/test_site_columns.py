@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaktop.model import Counters, Site, SortKey, Target
-from leaktop.widgets.site_columns import COLUMNS, WIDE, Rows, chosen
+from leaktop.widgets.site_columns import COLUMNS, MEDIUM, WIDE, Rows, chosen
 
 SITE = Site(7, Counters(4096, 3, 10, 7, 2), (), oldest_s=61.0, oldest_exact=False, pid=42)
-BLOCKS = Rows([SITE], growth={7: 2048.0})
+BLOCKS = Rows([SITE], growth={7: 2048.0}, suspicion={7: 0.55})
 PAGES = replace(BLOCKS, pages=True)
 SEVERAL = replace(BLOCKS, processes={42: Target(42, "leaky"), 43: Target(43, "other")})
 
@@ -23,10 +23,11 @@ def figures(rows: Rows, width: int) -> list[str]:
 
 
 def test_a_wide_table_has_more_columns() -> None:
-    narrow = ["BYTES", "BLOCKS", "GROWTH/s", "OLDEST"]
+    narrow = ["BYTES", "BLOCKS", "GROWTH/s", "OLDEST", "SUSPECT"]
     assert titles(BLOCKS, WIDE - 1) == narrow
+    assert titles(BLOCKS, MEDIUM - 1) == narrow[:-1]
     assert titles(BLOCKS, WIDE) == [*narrow, "ALLOCS", "FREES"]
-    assert figures(BLOCKS, WIDE) == ["4.00K", "3", "+2.00K", "≤1m01s", "10", "7"]
+    assert figures(BLOCKS, WIDE) == ["4.00K", "3", "+2.00K", "≤1m01s", "! 0.55", "10", "7"]
 
 
 def test_growth_mode_has_pages_and_no_ages() -> None:

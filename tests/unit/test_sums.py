@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from leaktop.model import Counters, Frame, Site
 from leaktop.tracer.blocks import Held
+from leaktop.tracer.lifetimes import NONE_FREED
 from leaktop.tracer.stacks import Stack, StackBook
 from leaktop.tracer.sums import sites_of
 
@@ -24,16 +25,21 @@ STACKS = cast(
 
 
 def row(size: int, allocs: int, frees: int, oldest_s: float, *, freed: bool = False) -> list[int]:
-    return [size, allocs, frees, NOW - int(oldest_s * 1e9), int(freed)]
+    return [size, allocs, frees, NOW - int(oldest_s * 1e9), int(freed), 100 * allocs]
 
 
-def rows(counts: dict[int, list[int]], held: dict[int, Held] | None = None) -> dict[int, Site]:
-    return {site.stack_id: site for site in sites_of(STACKS, counts, held, NOW, {3: 1234})}
+def rows(
+    counts: dict[int, list[int]],
+    held: dict[int, Held] | None = None,
+    lifetimes: dict[int, tuple[int, ...]] | None = None,
+) -> dict[int, Site]:
+    found = sites_of(STACKS, counts, held, NOW, {3: 1234}, lifetimes=lifetimes or {})
+    return {site.stack_id: site for site in found}
 
 
 def test_one_id() -> None:
     site = rows({30: row(640, 12, 2, 1.5)})[30]
-    assert site.counters == Counters(640, 10, 12, 2)
+    assert site.counters == Counters(640, 10, 12, 2, alloc_bytes=1200)
     assert (site.oldest_s, site.oldest_exact, site.truncated) == (1.5, True, False)
     assert site.frames == (Frame(30),)
     assert site.pid == 1234
@@ -42,9 +48,17 @@ def test_one_id() -> None:
 def test_parts_count_as_their_whole() -> None:
     found = rows({11: row(100, 1, 0, 4), 10: row(1000, 10, 5, 2), 12: row(20, 3, 1, 3)})
     assert list(found) == [10]
-    assert found[10].counters == Counters(1120, 8, 14, 6)
+    assert found[10].counters == Counters(1120, 8, 14, 6, alloc_bytes=1400)
     assert (found[10].oldest_s, found[10].oldest_exact) == (4.0, True)
     assert found[10].frames == (Frame(10),)
+
+
+def test_lifetimes_of_parts_count_as_those_of_their_whole() -> None:
+    lifetimes = {11: (1, *NONE_FREED[1:]), 12: (*NONE_FREED[:-1], 2), 30: (7, *NONE_FREED[1:])}
+    counts = {11: row(8, 2, 1, 4), 10: row(8, 1, 0, 2), 12: row(20, 3, 2, 3), 20: row(8, 1, 0, 2)}
+    found = rows(counts, None, lifetimes)
+    assert found[10].lifetimes == (1, *NONE_FREED[1:-1], 2)
+    assert found[20].lifetimes == NONE_FREED
 
 
 def test_parts_of_a_whole_that_never_counted() -> None:
@@ -55,7 +69,7 @@ def test_parts_of_a_whole_that_never_counted() -> None:
 
 def test_the_oldest_is_of_what_is_held() -> None:
     found = rows({11: row(0, 5, 5, 9), 10: row(8, 1, 0, 2)})
-    assert (found[10].oldest_s, found[10].counters) == (2.0, Counters(8, 1, 6, 5))
+    assert (found[10].oldest_s, found[10].counters) == (2.0, Counters(8, 1, 6, 5, alloc_bytes=600))
     found = rows({10: row(0, 5, 5, 9), 11: row(8, 1, 0, 2)})
     assert found[10].oldest_s == 2.0
 
@@ -71,7 +85,7 @@ def test_only_blocks_of_some_age() -> None:
     held = {11: Held(100, 1, NOW - 8_000_000_000), 10: Held(50, 2, NOW - 6_000_000_000)}
     found = rows({11: row(900, 9, 0, 9), 10: row(50, 2, 0, 6), 30: row(5, 1, 0, 0)}, held)
     assert list(found) == [10]
-    assert found[10].counters == Counters(150, 3, 11, 0)
+    assert found[10].counters == Counters(150, 3, 11, 0, alloc_bytes=1100)
     assert (found[10].oldest_s, found[10].oldest_exact) == (8.0, True)
 
 

@@ -17,10 +17,10 @@ import pytest
 from leaktop.tracer import TracerError
 from leaktop.tracer.allocators import (
     Allocator,
-    Choice,
     find_allocators,
     require_allocator,
 )
+from leaktop.tracer.probes import Choice
 from leaktop.tracer.target import TargetProcess
 
 PF_KTHREAD = 0x00200000
