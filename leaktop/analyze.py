@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 
+from leaktop.marks import Mark
 from leaktop.model import (
     Estimate,
     Frame,
@@ -81,18 +82,21 @@ def cost_between(before: Snapshot, now: Snapshot, call_cost_s: float) -> Estimat
     return Estimate(calls_per_s, call_cost_s, own)
 
 
-def ordered(reading: Reading, key: SortKey, *, reverse: bool = False) -> list[Site]:
+def ordered(
+    reading: Reading, key: SortKey, *, reverse: bool = False, mark: Mark | None = None
+) -> list[Site]:
     """Return the sites by ``key``, largest first unless ``reverse``.
 
+    Bytes and blocks are those since ``mark`` where there is one.
     Equal ones come by stack id, so that rows do not dance; unknown ages come last either way.
     """
     last = float("inf") if reverse else float("-inf")
     value: Callable[[Site], float]
     match key:
         case SortKey.BYTES:
-            value = _bytes
+            value = mark.bytes_since if mark else _bytes
         case SortKey.COUNT:
-            value = _count
+            value = mark.count_since if mark else _count
         case SortKey.GROWTH:
             growth = reading.growth
 

@@ -38,6 +38,7 @@ from leaktop.screens.picker import PickerScreen
 from leaktop.screens.picker_help import PickerHelpScreen
 from leaktop.screens.saving import SavingScreen
 from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
+from leaktop.screens.tree import TreeScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
 from leaktop.switching import Switch, ask_to_leave, name_of, offer, why_not
@@ -79,6 +80,9 @@ class LeaktopApp(App[int]):
         Binding("space,p", "pause", show=False),
         Binding("plus", "rate(1)", show=False),
         Binding("minus", "rate(-1)", show=False),
+        Binding("m", "mark", show=False),
+        Binding("M", "clear_mark", show=False),
+        Binding("d", "grown", show=False),
         Binding("I", "show_ignored", show=False),
         Binding("e", "export", show=False),
         Binding("y", "copy", show=False),
@@ -240,7 +244,7 @@ class LeaktopApp(App[int]):
         if self._session is not None:
             self._session.update()
 
-    @on(MainScreen.NamesWanted)
+    @on(LiveScreen.NamesWanted)
     def _names_wanted(self) -> None:
         if self._session is not None:
             self._session.want_names()
@@ -250,10 +254,20 @@ class LeaktopApp(App[int]):
         if self._session is not None:
             self._session.apply(message.filters)
 
-    @on(MainScreen.StackOpened)
-    def _stack_opened(self, message: MainScreen.StackOpened) -> None:
+    @on(LiveScreen.StackOpened)
+    def _stack_opened(self, message: LiveScreen.StackOpened) -> None:
         if (session := self._session) is not None:
             self.push_screen(session.open(message.site), lambda _: session.stack_left())
+
+    @on(MainScreen.TreeOpened)
+    def _tree_opened(self) -> None:
+        if (session := self._session) is not None and isinstance(top := self._top, MainScreen):
+            self.push_screen(session.open_tree(top), lambda _: session.tree_left())
+
+    @on(TreeScreen.Wanted)
+    def _tree_wanted(self, message: TreeScreen.Wanted) -> None:
+        if self._session is not None:
+            self._session.want_tree(message.wish)
 
     @on(LiveScreen.IgnoreToggled)
     def _ignore_toggled(self, message: LiveScreen.IgnoreToggled) -> None:
@@ -429,6 +443,21 @@ class LeaktopApp(App[int]):
         """Freeze the screen, or let it go on."""
         if self._session is not None:
             self._session.pause()
+
+    def action_mark(self) -> None:
+        """Show changes since now."""
+        if self._session is not None:
+            self._session.set_mark()
+
+    def action_clear_mark(self) -> None:
+        """Show again what is held."""
+        if self._session is not None:
+            self._session.clear_mark()
+
+    def action_grown(self) -> None:
+        """Show only what grew since the mark, or all again."""
+        if self._session is not None:
+            self._session.toggle_grown()
 
     def action_show_ignored(self) -> None:
         """Show the stacks that are ignored, or hide them again."""

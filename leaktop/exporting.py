@@ -12,12 +12,14 @@ from typing import Protocol
 from leaktop.analyze import Reading, ordered
 from leaktop.export import Export
 from leaktop.export.formats import format_of
-from leaktop.model import Frame, Site, Snapshot, SortKey, StackDetail, Target
+from leaktop.model import Frame, Site, Snapshot, SortKey, StackDetail, Target, Trend
 from leaktop.outfile import write
 from leaktop.source import Source, SourceError
 
 DETAILED = 10
 """Stacks, the largest ones, whose ages and sizes are read where a format shows them."""
+TRENDS = 500
+"""Stacks, the largest ones, whose trends are told: as many as the report has rows."""
 DETAILS_S = 2.0
 """Time after which no more of them are read: each reads all live blocks."""
 
@@ -25,14 +27,14 @@ _PRIVATE = 0o600
 
 
 class Trends(Protocol):
-    """The last ticks, as ``history.History`` keeps them."""
+    """The past, as ``history.History`` keeps it."""
 
-    def trend(self) -> Sequence[int]:
-        """Return the total outstanding bytes at each tick kept, oldest first."""
+    def trend(self) -> Trend:
+        """Return how the total outstanding bytes came about."""
         ...
 
-    def trend_of(self, stack_id: int) -> Sequence[int]:
-        """Return the outstanding bytes of one stack at each tick kept, oldest first."""
+    def trends_of(self, stack_ids: Sequence[int]) -> Mapping[int, Trend]:
+        """Return how the outstanding bytes of these stacks came about, by stack id."""
         ...
 
 
@@ -64,13 +66,12 @@ def collect(
     A source that ``failed`` is asked for nothing that it has to read.
     """
     wanted = any(format_of(path).details for path in paths)
+    largest = [site.stack_id for site in ordered(reading, SortKey.BYTES)[:TRENDS]]
     return Export(
         reading,
         mappings=source.mappings(),
         trend=history.trend(),
-        trends={each.stack_id: history.trend_of(each.stack_id) for each in reading.snapshot.sites}
-        if wanted
-        else {},
+        trends=history.trends_of(largest) if wanted else {},
         details=_details(source, reading) if wanted and not failed else {},
     )
 

@@ -24,7 +24,7 @@ _LEAST_SHARE, _SEVERAL_TIMES = 0.01, 3.0
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 # What stands for our own signs, one cell for one cell, where only ASCII may be shown.
-_ASCII = str.maketrans("≤…↑↓←→·▲▼─│▸†", "<>^v<>.^v-|>x")
+_ASCII = str.maketrans("≤…↑↓←→·▲▼─│├└▸▾†", "<>^v<>.^v-||`>vx")
 
 
 def clean(text: str, limit: int = NAME_LIMIT) -> str:
@@ -67,8 +67,12 @@ def format_rate(per_s: float, *, estimated: bool = False) -> str:
 
 def format_growth(bytes_per_s: float, *, estimated: bool = False) -> str:
     """Return bytes a second with their sign, ``+2.00K``, ``-512``, ``0``; the unit is left out."""
-    text = format_bytes(bytes_per_s)
-    return _mark(estimated) + (text if text == "0" or text[0] == "-" else "+" + text)
+    return _mark(estimated) + _signed(format_bytes(bytes_per_s))
+
+
+def format_change(count: float, *, estimated: bool = False) -> str:
+    """Return a change of a count with its sign, ``+120``, ``-1.20M``, ``0``."""
+    return _mark(estimated) + _signed(format_count(count))
 
 
 def format_slowdown(estimate: Estimate) -> str:
@@ -143,6 +147,10 @@ def parse_bytes(text: str) -> int:
     if value > _MAX_SIZE:
         raise ValueError(f"'{clean(text.strip(), 24)}' is too large: at most 64 bits of bytes")
     return value
+
+
+def _signed(text: str) -> str:
+    return text if text == "0" or text[0] == "-" else "+" + text
 
 
 def _mark(estimated: bool) -> str:

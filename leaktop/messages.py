@@ -18,8 +18,10 @@ from leaktop.model import (
     Processes,
     StackDetail,
     Tracing,
+    Trend,
 )
 from leaktop.source import Source, SourceError
+from leaktop.tree_thread import BuiltTree
 
 
 class Said(Message):
@@ -57,9 +59,9 @@ class MemoryRead(Said):
 
 
 class SnapshotReady(Said):
-    """A tick was read; ``trend`` is the total's outstanding bytes over the last ticks."""
+    """A tick was read; ``trend`` is that of the total outstanding bytes."""
 
-    def __init__(self, reading: Reading, trend: Sequence[int]) -> None:
+    def __init__(self, reading: Reading, trend: Trend) -> None:
         super().__init__()
         self.reading = reading
         self.trend = trend
@@ -110,7 +112,7 @@ class DetailReady(Said):
         self,
         stack_id: int,
         detail: StackDetail | None,
-        trend: Sequence[int],
+        trend: Trend,
         error: str | None = None,
     ) -> None:
         super().__init__()
@@ -184,6 +186,18 @@ class FiltersRefused(Said):
     def __init__(self, error: str) -> None:
         super().__init__()
         self.error = error
+
+
+class TreeReady(Said):
+    """A call tree was built."""
+
+    def __init__(self, built: BuiltTree) -> None:
+        super().__init__()
+        self.built = built
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a newer tree replace one not shown yet."""
+        return isinstance(message, TreeReady)
 
 
 class TargetGone(Said):

@@ -299,6 +299,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Trend:
+    """How a figure came about: its peaks in equal parts of some time, oldest first."""
+
+    values: Sequence[int] = ()
+    span_s: float = 0.0
+    """Seconds that they cover."""
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """Bytes and blocks by band: band i holds values from ``edges[i]`` up to ``edges[i + 1]``.
 

@@ -20,13 +20,16 @@ from leaktop.analyze import cost_between
 from leaktop.collector import Collector
 from leaktop.format import clean
 from leaktop.ignore import IgnoreList, Sieve
+from leaktop.marks import START, mark_of
 from leaktop.model import Filters, Frame, Memory, Site, Snapshot, Tracing
 from leaktop.modes import Opening
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
+from leaktop.screens.tree import TreeScreen, TreeState
 from leaktop.source import Source
+from leaktop.tree_thread import BuiltTree, TreeThread, TreeWish
 from leaktop.widgets.status_bar import Stage, Status
 
 _Kept = TypeVar("_Kept")
@@ -69,6 +72,8 @@ class Session:
         """Seconds that exact tracing adds to a call of the allocator, once that is known."""
         self._before: Snapshot | None = None
         self._screens = screens
+        self._tree_state = TreeState()
+        self._trees: TreeThread | None = None
         self._tracing: Tracing | None = None
         self._memory: Memory | None = None
         self._problems: Mapping[str, str] = {}
@@ -180,6 +185,12 @@ class Session:
         self.tell(f"copied, where the terminal takes it (OSC 52){hint}; {where}")
 
     @take.register
+    def _(self, message: say.TreeReady) -> None:
+        for screen in self._screens():
+            if isinstance(screen, TreeScreen):
+                screen.show_tree(message.built)
+
+    @take.register
     def _(self, _: say.FiltersApplied) -> None:
         self._change(refused="")
 
@@ -258,6 +269,23 @@ class Session:
             self._show_latest()
             self.collector.tick_now()
 
+    def set_mark(self) -> None:
+        """Show changes since what is shown now."""
+        if (reading := self.status.reading) is not None:
+            self._change(mark=mark_of(reading.snapshot))
+
+    def clear_mark(self) -> None:
+        """Show again what is held."""
+        self._change(mark=None, only_grown=False)
+
+    def toggle_grown(self) -> None:
+        """Show only what grew since the mark, or since the start without one; or all again."""
+        mark = self.status.mark
+        if not self.status.only_grown:
+            self._change(mark=mark or START, only_grown=True)
+        else:
+            self._change(mark=None if mark is START else mark, only_grown=False)
+
     def open(self, site: Site) -> DetailScreen:
         """Return the screen of one stack with all that is known of it; ask for the rest."""
         reading, stack_id = self.status.reading, site.stack_id
@@ -271,12 +299,34 @@ class Session:
         self.collector.want_lines(stack_id)
         return screen
 
+    def open_tree(self, table: MainScreen) -> TreeScreen:
+        """Return the screen of the call tree of what ``table`` shows."""
+        self._trees = TreeThread(self._tell_tree)
+        self._trees.start()
+        return TreeScreen(self._tree_state, table.shown, table.pattern)
+
+    def want_tree(self, wish: TreeWish) -> None:
+        """Have a call tree built, which comes as ``TreeReady``."""
+        if self._trees is not None:
+            self._trees.request(wish)
+
+    def tree_left(self) -> None:
+        """Build no more trees."""
+        if self._trees is not None:
+            self._trees.stop()
+            self._trees = None
+
+    # In the thread of the trees.
+    def _tell_tree(self, built: BuiltTree) -> None:
+        self.collector.post(say.TreeReady(built))
+
     def want_names(self) -> None:
         """Have the stacks named that have no names yet, those in sight first."""
         reading = self.status.reading
-        if reading is None or not isinstance(top := self._top, MainScreen):
+        top = self._top
+        if reading is None or not isinstance(top, MainScreen | TreeScreen):
             return
-        visible = top.table.visible_sites
+        visible = top.table.visible_sites if isinstance(top, MainScreen) else ()
         first = [site.stack_id for site in visible if site.stack_id not in self.names]
         rest = [s.stack_id for s in reading.snapshot.sites if s.stack_id not in self.names]
         if rest:

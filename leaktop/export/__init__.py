@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leaktop.analyze import Reading
-from leaktop.model import CodeMapping, Frame, Site, StackDetail
+from leaktop.model import CodeMapping, Frame, Site, StackDetail, Trend
 
 __all__ = ["Export", "ExportError"]
 
@@ -25,9 +25,9 @@ class Export:
     """By stack id, innermost first, with lines and inlined calls where they are known."""
     mappings: Sequence[CodeMapping] = ()
     """The code that the frames lie in, as far as it is known."""
-    trend: Sequence[int] = ()
+    trend: Trend = field(default_factory=Trend)
     """Outstanding bytes at each of the last ticks, oldest first."""
-    trends: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    trends: Mapping[int, Trend] = field(default_factory=dict)
     """The same of each stack, by its id."""
     details: Mapping[int, StackDetail] = field(default_factory=dict)
     """Ages and sizes of what some stacks hold, by id."""

@@ -1,19 +1,20 @@
 """Small drawings within the report: trends and histograms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
 from leaktop import format as fmt
 from leaktop.bands import fold
 from leaktop.export.markup import SVG, element, within
-from leaktop.model import Histogram
+from leaktop.model import Histogram, Trend
 
 _WIDTH, _HEIGHT, _BANDS = 240, 36, 10
 _LEAST_RANGE = 0.05  # of the greatest: a steady value looks steady
 
 
-def trend(values: Sequence[int]) -> Element:
+def trend(shown: Trend) -> Element:
     """Return outstanding bytes over time as a line, the last value at the right."""
+    values = shown.values
     low, high = min(values), max(values)
     span = max(high - low, high * _LEAST_RANGE, 1)
     step = (_WIDTH - 4) / max(1, len(values) - 1)
@@ -26,7 +27,7 @@ def trend(values: Sequence[int]) -> Element:
     words = f"from {fmt.format_bytes(values[0])} to {fmt.format_bytes(values[-1])}"
     within(image, "title", words)
     within(image, "polyline", points=" ".join(points))
-    within(figure, "figcaption", f"{words}, over the last {len(values)} snapshots")
+    within(figure, "figcaption", f"{words}, over the last {fmt.format_age(shown.span_s)}")
     return figure
 
 

@@ -21,7 +21,7 @@ from leaktop.export.markup import asset, element, within
 from leaktop.export.places import NO_STACK, Places
 from leaktop.export.stack_text import figures, frame_lines
 from leaktop.format import clean
-from leaktop.model import Site, SortKey
+from leaktop.model import Site, SortKey, Trend
 from leaktop.verdicts import SUSPICIOUS
 
 ROWS_MAX = 500
@@ -89,7 +89,7 @@ def _summary(body: Element, export: Export) -> None:
             fact = within(facts, "div")
             within(fact, "b", value)
             within(fact, "span", name)
-    if len(export.trend) > 1:
+    if len(export.trend.values) > 1:
         facts.append(trend(export.trend))
     said = list(remarks(export))
     if said:
@@ -213,10 +213,10 @@ def _put_name(parent: Element, export: Export, site: Site) -> None:
 
 
 def _details(stack: Element, export: Export, site: Site) -> None:
-    values, detail = export.trends.get(site.stack_id, ()), export.details.get(site.stack_id)
+    past, detail = export.trends.get(site.stack_id, Trend()), export.details.get(site.stack_id)
     mark = export.reading.snapshot.estimated
-    if len(values) > 1:
-        stack.append(trend(values))
+    if len(past.values) > 1:
+        stack.append(trend(past))
     if detail is not None:
         both = within(stack, "div", class_="both")
         both.append(histogram("age", detail.ages, age_label, estimated=mark))

@@ -14,8 +14,9 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.bands import age_label, size_label
 from leaktop.excerpt import Excerpt
+from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
-from leaktop.model import Frame, LiveBlock, Site, StackDetail
+from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail, Trend
 from leaktop.screens.live import LiveScreen, Names
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.chart import ChartView
@@ -28,10 +29,11 @@ from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
-from leaktop.widgets.trend import sparkline
+from leaktop.widgets.trend import trend_text
 from leaktop.widgets.verdict import VerdictLine
 
 _CACHE_CELLS = 24
+_TREND_CELLS = 120
 
 
 class Pane(Enum):
@@ -70,9 +72,10 @@ class StackHead(LinesView):
         self._growth = 0.0
         self._estimated = False
         self._pages = False
+        self._since: tuple[Mark, float] | None = None
         self._ignored = False
         self._detail: StackDetail | None = None
-        self._trend: Sequence[int] = ()
+        self._trend = Trend()
 
     def show_site(
         self,
@@ -92,7 +95,13 @@ class StackHead(LinesView):
         self._pages, self._ignored = pages, ignored
         self.repaint()
 
-    def show_detail(self, detail: StackDetail | None, trend: Sequence[int]) -> None:
+    def show_mark(self, mark: Mark | None, elapsed_s: float) -> None:
+        """Show the change since a mark, in a line of its own."""
+        self._since = None if mark is None else (mark, elapsed_s)
+        self.styles.height = 2 if mark is None else 3
+        self.repaint()
+
+    def show_detail(self, detail: StackDetail | None, trend: Trend) -> None:
         """Show what the live blocks and the last ticks say."""
         self._detail, self._trend = detail, trend
         self.repaint()
@@ -124,6 +133,9 @@ class StackHead(LinesView):
             line.put("  growth ", dim)
             line.put(fmt.format_growth(self._growth, estimated=mark) + "/s")
             return line.strip()
+        if y == 2 and self._since is not None:  # noqa: PLR2004
+            self._put_change(line, site, *self._since)
+            return line.strip()
         if self._pages:
             line.put(" faults ", dim).put(fmt.format_count(counters.allocs, estimated=mark))
             line.put("  calls of brk and mmap ", dim)
@@ -143,10 +155,23 @@ class StackHead(LinesView):
         self._put_trend(line)
         return line.strip()
 
+    def _put_change(self, line: LineBuilder, site: Site, since: Mark, elapsed_s: float) -> None:
+        dim, mark = self.style("dim"), self._estimated
+        held = site.counters if self._held else Counters()
+        bytes_, count = since.change(site.stack_id, held)
+        passed = elapsed_s - since.elapsed_s
+        line.put(" since the mark ", dim).put(fmt.format_growth(bytes_, estimated=mark))
+        line.put(" in ", dim).put(fmt.format_change(count, estimated=mark))
+        line.put(" new pages" if self._pages else " blocks", dim)
+        if passed > 0:
+            line.put("  on average ", dim)
+            line.put(fmt.format_growth(bytes_ / passed, estimated=mark) + "/s")
+
     def _put_trend(self, line: LineBuilder) -> None:
-        if self._trend:
-            blocks = sparkline(self._trend, max(8, line.left - 9), ascii_only=self.ascii_only)
-            line.put("  trend ", self.style("dim")).put(blocks, self.style("good"))
+        dim, room = self.style("dim"), min(_TREND_CELLS, line.left - 9)
+        if self._trend.values and room > 1:
+            blocks, span = trend_text(self._trend, room, ascii_only=self.ascii_only)
+            line.put("  trend ", dim).put(blocks, self.style("good")).put(span, dim)
 
 
 class DetailScreen(LiveScreen):
@@ -261,6 +286,7 @@ class DetailScreen(LiveScreen):
             pages=self._pages,
             ignored=self.site.stack_id in status.ignored.entries,
         )
+        self._head.show_mark(status.mark, reading.snapshot.elapsed_s if reading else 0.0)
         verdicts = reading.verdicts if reading else {}
         self._verdict.show(verdicts.get(self.site.stack_id), judged=bool(verdicts))
         self._lifetimes.show(self.site.lifetimes, estimated=self._estimated)
@@ -300,7 +326,7 @@ class DetailScreen(LiveScreen):
     def show_detail(self, message: DetailReady) -> None:
         """Show the ages and sizes of the live blocks; what was there stays where there are none."""
         detail = message.detail
-        self._chart.show(message.trend)
+        self._chart.show(message.trend.values)
         if detail is None:
             if not self.has_detail:
                 self._head.show_detail(None, message.trend)

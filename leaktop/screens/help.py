@@ -35,6 +35,11 @@ KEYS = (
     ("z Z", "least and greatest size traced, as in 4k or 1.5M; empty: no limit"),
     ("+ -", "trace one of more, or of fewer, allocations: 1, 2, 5, 10, 20, 50, 100 ..."),
     ("Space p", "freeze the screen; tracing goes on"),
+    ("m M", "set a mark: BYTES and BLOCKS then are the change since; M forgets it"),
+    ("d", "show only what grew since the mark and is still held, or since the start without one"),
+    ("t", "all stacks as a tree of calls; Enter ← → fold, r from the other end: who allocates, and"
+     " from where; E and C unfold and fold all, f shows allocators, s sorts. % is of all bytes,"
+     " OWN what a function allocated itself. Enter on a last call opens its stack"),
     ("e", "export what is shown to a file, whose ending says the format: flame graph (.svg), report"
      " (.html), pprof (.pb.gz), speedscope (.speedscope.json), .folded, .csv, .json"),
     ("y", "copy the stack as text for a bug report: to the clipboard, where the terminal takes"
@@ -48,6 +53,7 @@ KEYS = (
 COLUMNS = (
     ("BYTES", "held now by blocks that this stack allocated since counting started"),
     ("BLOCKS", "how many blocks that is"),
+    ("+BYTES", "with a mark: how BYTES has changed since; +BLOCKS: how BLOCKS has"),
     ("GROWTH/s", "change of BYTES a second, over the last 10 seconds"),
     ("OLDEST", "age of the oldest block held; ≤ where only an upper bound is known"),
     (
@@ -58,7 +64,11 @@ COLUMNS = (
     ("LIFETIME", "in a stack: how long the blocks that it freed had been held"),
     ("ALLOCS", "allocations since counting started; FREES: how many of them were freed"),
     ("WHERE", "the innermost function that is no allocator or C++ library code, and its module"),
-    ("held", "outstanding bytes of all stacks, and their trend over the last ticks"),
+    (
+        "held",
+        "outstanding bytes of all stacks, and how they came about: the peaks of equal parts of the"
+        " time since the start; the last hour is kept tick by tick, what is older in coarser steps",
+    ),
     ("rss", "resident memory of the target as the kernel counts it"),
     ("avail", "of the kernel (-k): what programs could still get; slab: what slab caches hold"),
 )

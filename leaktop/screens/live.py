@@ -18,12 +18,26 @@ class LiveScreen(Screen[None]):
     class Resumed(Message):
         """The screen is on top and wants to be shown the state of things."""
 
+    class StackOpened(Message):
+        """One stack is to be looked at."""
+
+        def __init__(self, site: Site) -> None:
+            super().__init__()
+            self.site = site
+
     class IgnoreToggled(Message):
         """A stack is not to be seen any more, or again where it is ignored."""
 
         def __init__(self, site: Site) -> None:
             super().__init__()
             self.site = site
+
+    class NamesWanted(Message):
+        """Other stacks are in sight."""
+
+        def can_replace(self, message: Message) -> bool:
+            """Let a later one replace one not handled yet."""
+            return isinstance(message, LiveScreen.NamesWanted)
 
     def show(self, status: Status, names: Names) -> None:
         """Show the state of things."""

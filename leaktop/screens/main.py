@@ -30,6 +30,8 @@ _HINTS = (
     ("s", "sort"),
     ("r", "reverse"),
     ("f", "frame"),
+    ("t", "tree"),
+    ("m d", "mark, grown"),
     ("/", "filter"),
     ("z Z", "min and max size"),
     ("+ -", "sample rate"),
@@ -67,6 +69,7 @@ class MainScreen(LiveScreen):
         Binding("slash", "edit('text')", show=False),
         Binding("z", "edit('min')", show=False),
         Binding("Z", "edit('max')", show=False),
+        Binding("t", "tree", show=False),
         Binding("o", "output", show=False),
         Binding("i", "ignore", show=False),
         Binding("X", "switch", show=False),
@@ -80,25 +83,14 @@ class MainScreen(LiveScreen):
             super().__init__()
             self.filters = filters
 
-    class StackOpened(Message):
-        """One stack is to be looked at."""
-
-        def __init__(self, site: Site) -> None:
-            super().__init__()
-            self.site = site
+    class TreeOpened(Message):
+        """The call tree is to be looked at."""
 
     class SwitchWanted(Message):
         """The other mode is wanted."""
 
     class Left(Message):
         """Esc with nothing left to clear."""
-
-    class NamesWanted(Message):
-        """Other stacks are in sight."""
-
-        def can_replace(self, message: Message) -> bool:
-            """Let a later one replace one not handled yet."""
-            return isinstance(message, MainScreen.NamesWanted)
 
     def __init__(
         self,
@@ -184,13 +176,10 @@ class MainScreen(LiveScreen):
 
     def _show_rows(self) -> None:
         status, reading = self._status, self._status.reading
-        sites: Sequence[Site] = []
-        states = () if reading is None else reading.snapshot.processes
-        self._processes = {each.target.pid: each.target for each in states}
+        sites: Sequence[Site] = ()
         if reading is not None:
-            hidden = NOTHING_IGNORED if status.show_ignored else status.ignored
-            sites = hidden.rest(ordered(reading, self.sort, reverse=self.reverse))
-            sites = self._matching(sites)
+            order = ordered(reading, self.sort, reverse=self.reverse, mark=status.mark)
+            sites = self._passing(order)
         self.table.show(
             Rows(
                 sites=sites,
@@ -202,6 +191,7 @@ class MainScreen(LiveScreen):
                 innermost=self.innermost,
                 estimated=bool(reading and reading.snapshot.estimated),
                 pages=bool(reading and reading.snapshot.growth),
+                mark=status.mark,
                 processes=self._processes,
                 ignored=status.ignored.entries,
                 empty=self._why_empty(status),
@@ -209,6 +199,21 @@ class MainScreen(LiveScreen):
         )
         self._peek()
         self.post_message(self.NamesWanted())
+
+    def shown(self, status: Status, names: Names) -> Sequence[Site]:
+        """Return the stacks of ``status`` that the table would show, in no order."""
+        self._status, self._names = replace(status, pattern=self.pattern), names
+        return () if status.reading is None else self._passing(status.reading.snapshot.sites)
+
+    def _passing(self, sites: Sequence[Site]) -> Sequence[Site]:
+        status = self._status
+        states = () if status.reading is None else status.reading.snapshot.processes
+        self._processes = {each.target.pid: each.target for each in states}
+        hidden = NOTHING_IGNORED if status.show_ignored else status.ignored
+        sites = hidden.rest(sites)
+        if status.only_grown and (mark := status.mark) is not None:
+            sites = [site for site in sites if mark.grew(site)]
+        return self._matching(sites)
 
     def _matching(self, sites: Sequence[Site]) -> Sequence[Site]:
         if not self.pattern:
@@ -233,13 +238,18 @@ class MainScreen(LiveScreen):
             return f"{status.progress or 'attaching'} ..."
         if status.reading is None:
             return "waiting for the first snapshot" if status.stage is Stage.TRACING else ""
-        if self.pattern and status.reading.snapshot.sites:
-            return f"no stack matches /{self.pattern} (Esc shows all)"
-        if status.ignored.entries and not status.show_ignored:
-            return "all that is held is ignored (I shows it)"
+        if status.reading.snapshot.sites:
+            return self._why_hidden(status)
         if status.reading.snapshot.growth is not None:
             return "no page fault has brought a new page since"
         return "nothing that was allocated since is still held"
+
+    def _why_hidden(self, status: Status) -> str:
+        if self.pattern:
+            return f"no stack matches /{self.pattern} (Esc shows all)"
+        if status.only_grown:
+            return "nothing has grown since the mark (d shows all)"
+        return "all that is held is ignored (I shows it)"
 
     def _peek(self) -> None:
         site = self.table.selected
@@ -285,6 +295,10 @@ class MainScreen(LiveScreen):
         """Show the innermost frame of each stack, or again the one that matters."""
         self.innermost = not self.innermost
         self._show_rows()
+
+    def action_tree(self) -> None:
+        """Look at the stacks as a tree of calls."""
+        self.post_message(self.TreeOpened())
 
     def action_ignore(self) -> None:
         """Ignore the selected stack, or no longer."""

@@ -1,11 +1,12 @@
 """The columns of the table of stacks, by name: what each shows, how wide, and when."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from leaktop import format as fmt
 from leaktop.config import unknown
+from leaktop.marks import Mark
 from leaktop.model import Frame, Site, SortKey, Target
 from leaktop.widgets.columns import Column
 from leaktop.widgets.verdict import mark, style_of
@@ -36,6 +37,8 @@ class Rows:
     estimated: bool = False
     pages: bool = False
     """They are of growth mode: new pages, not blocks."""
+    mark: Mark | None = None
+    """Since when bytes and blocks are counted, where not since the start."""
     processes: Mapping[int, Target] = field(default_factory=dict)
     """By PID, where there are several: then each row says whose it is."""
     ignored: Container[int] = ()
@@ -80,6 +83,8 @@ class SiteColumn:
     applies: Callable[[Rows], bool] = _always
     """Tells whether it says anything of these rows."""
     room: Room = Room.ANY
+    since: Column | None = None
+    """Takes the place of ``column`` where the figure is a change since a mark."""
     style: Figure = _plain
     """Returns the component style of what it says; empty: the line's own."""
 
@@ -97,10 +102,14 @@ def _of_several(rows: Rows) -> bool:
 
 
 def _bytes(rows: Rows, site: Site) -> str:
+    if rows.mark is not None:
+        return fmt.format_growth(rows.mark.bytes_since(site), estimated=rows.estimated)
     return fmt.format_bytes(site.counters.bytes, estimated=rows.estimated)
 
 
 def _count(rows: Rows, site: Site) -> str:
+    if rows.mark is not None:
+        return fmt.format_change(rows.mark.count_since(site), estimated=rows.estimated)
     return fmt.format_count(site.counters.count, estimated=rows.estimated)
 
 
@@ -149,9 +158,26 @@ def _mark(target: Target) -> str:
 
 
 COLUMNS = (
-    SiteColumn("bytes", Column("BYTES", 8, SortKey.BYTES), _bytes),
-    SiteColumn("blocks", Column("BLOCKS", 8, SortKey.COUNT), _count, _of_blocks),
-    SiteColumn("blocks", Column("PAGES", 8, SortKey.COUNT), _count, _of_pages),
+    SiteColumn(
+        "bytes",
+        Column("BYTES", 8, SortKey.BYTES),
+        _bytes,
+        since=Column("+BYTES", 8, SortKey.BYTES),
+    ),
+    SiteColumn(
+        "blocks",
+        Column("BLOCKS", 8, SortKey.COUNT),
+        _count,
+        _of_blocks,
+        since=Column("+BLOCKS", 9, SortKey.COUNT),
+    ),
+    SiteColumn(
+        "blocks",
+        Column("PAGES", 8, SortKey.COUNT),
+        _count,
+        _of_pages,
+        since=Column("+PAGES", 9, SortKey.COUNT),
+    ),
     SiteColumn("growth", Column("GROWTH/s", 10, SortKey.GROWTH), _growth),
     SiteColumn("oldest", Column("OLDEST", 9, SortKey.AGE), _oldest, _of_blocks),
     SiteColumn(
@@ -188,7 +214,7 @@ def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColu
     rooms = (Room.ANY, *((Room.WIDE, Room.SPARE) if width >= WIDE else (Room.NARROW,)))
     if width >= MEDIUM:
         rooms = (*rooms, Room.MEDIUM)
-    shown = [each for each in COLUMNS if each.applies(rows)]
+    shown = [_at_mark(each, rows) for each in COLUMNS if each.applies(rows)]
     if not wanted:
         return tuple(each for each in shown if each.room in rooms)
     rooms = (*rooms, Room.MEDIUM, Room.SPARE)
@@ -196,3 +222,9 @@ def chosen(rows: Rows, width: int, wanted: Sequence[str] = ()) -> tuple[SiteColu
     while named and 4 + sum(each.column.width for each in named) + _WHERE_LEAST > width:
         named.pop()
     return tuple(named)
+
+
+def _at_mark(column: SiteColumn, rows: Rows) -> SiteColumn:
+    if rows.mark is None or column.since is None:
+        return column
+    return replace(column, column=column.since)

@@ -10,9 +10,10 @@ from textual.strip import Strip
 from leaktop import format as fmt
 from leaktop.analyze import Reading
 from leaktop.ignore import NOTHING_IGNORED, Ignored
-from leaktop.model import UNLIMITED, Estimate, Filters, System, Target
+from leaktop.marks import Mark
+from leaktop.model import UNLIMITED, Estimate, Filters, System, Target, Trend
 from leaktop.widgets.lines import LineBuilder, LinesView
-from leaktop.widgets.trend import sparkline
+from leaktop.widgets.trend import trend_text
 
 _TREND_CELLS = 60
 GROWTH_NOTE = "growth, not leaks: only rss shows what was freed"
@@ -38,7 +39,7 @@ class Status:
     progress: str = ""
     """The step of attaching, or why tracing ended."""
     reading: Reading | None = None
-    trend: Sequence[int] = ()
+    trend: Trend = field(default_factory=Trend)
     paused: bool = False
     pattern: str = ""
     refused: str = ""
@@ -54,6 +55,10 @@ class Status:
     """What is going on besides."""
     losses: Mapping[str, int] = field(default_factory=dict)
     """Those above zero."""
+    mark: Mark | None = None
+    """Since when changes are shown, where they are."""
+    only_grown: bool = False
+    """Only stacks are shown that have grown since ``mark``."""
 
 
 class StatusBar(LinesView):
@@ -113,8 +118,8 @@ class StatusBar(LinesView):
             line.put(fmt.format_bytes(held, estimated=reading.snapshot.estimated), strong)
             cells = min(_TREND_CELLS, room - (self.size.width - line.left) - 1)
             if cells > 1:
-                blocks = sparkline(status.trend, cells, ascii_only=self.ascii_only)
-                line.put(" ").put(blocks, self.style("good"))
+                blocks, span = trend_text(status.trend, cells, ascii_only=self.ascii_only)
+                line.put(" ").put(blocks, self.style("good")).put(span, dim)
         gap = line.left - cell_len(state) - 1
         line.put(" " * max(1, gap)).put(state, self.style(state_style))
 
@@ -236,8 +241,33 @@ def _resident(targets: Sequence[Target]) -> str:
     return fmt.format_bytes(sum(known)) if known else "-"
 
 
+# What has changed since the mark, in less than a line.
+def _since(status: Status) -> str:
+    mark, reading = status.mark, status.reading
+    if mark is None or reading is None:
+        return ""
+    snapshot = reading.snapshot
+    bytes_, count = mark.total_change(snapshot.totals)
+    passed, estimated = snapshot.elapsed_s - mark.elapsed_s, snapshot.estimated
+    if not mark.elapsed_s:
+        since = "since the start"
+    elif passed >= 0:
+        since = f"since the mark {fmt.format_age(passed)} ago"
+    else:  # in a recording that was wound back
+        since = f"until the mark {fmt.format_age(-passed)} ahead"
+    parts = [
+        fmt.format_growth(bytes_, estimated=estimated),
+        fmt.format_change(count, estimated=estimated)
+        + (" pages" if snapshot.growth else " blocks"),
+    ]
+    if passed > 0:
+        parts.append(fmt.format_growth(bytes_ / passed, estimated=estimated) + "/s")
+    shown = "only what grew (d: all)" if status.only_grown else "d: only what grew"
+    return f"{since}: {', '.join(parts)}; {shown}"
+
+
 def _alerts(status: Status) -> list[tuple[str, str]]:
-    alerts: list[tuple[str, str]] = []
+    alerts = [("title", text)] if (text := _since(status)) else []
     if status.stage is Stage.GONE:
         alerts.append(("bad", f"! GONE: {status.progress}; its last state stays here"))
     elif status.stage is Stage.FAILED:

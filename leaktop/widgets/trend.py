@@ -1,23 +1,28 @@
 """A row of figures as one line of blocks."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+
+from leaktop import format as fmt
+from leaktop.model import Trend
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.:-=+*#"
 
 _LEAST_RANGE = 0.05
+_LEAST_BLOCKS = 8
 
 
 def thinned(values: Sequence[int], width: int) -> Sequence[int]:
-    """Return at most ``width`` of the values, evenly chosen, the last one among them."""
+    """Return at most ``width`` values, each the peak of several where there are more."""
     if len(values) <= width:
         return values
-    # The last one of each bin, so that the line ends at the present value.
-    return [values[(i + 1) * len(values) // width - 1] for i in range(width)]
+    bounds = [i * len(values) // width for i in range(width + 1)]
+    return [max(values[start:end]) for start, end in pairwise(bounds)]
 
 
 def sparkline(values: Sequence[int], width: int, *, ascii_only: bool) -> str:
-    """Return ``values`` as at most ``width`` blocks, thinned evenly where there are more.
+    """Return ``values`` as at most ``width`` blocks, each the peak of several where there are more.
 
     The lowest block is the least of them and the highest the greatest, but the range is at least
     5 % of the greatest, so that a steady value looks steady.
@@ -32,6 +37,17 @@ def sparkline(values: Sequence[int], width: int, *, ascii_only: bool) -> str:
         return steps[0] * len(values)
     top = len(steps) - 1
     return "".join(steps[min(top, round((value - low) / span * top))] for value in values)
+
+
+def trend_text(trend: Trend, width: int, *, ascii_only: bool) -> tuple[str, str]:
+    """Return a trend as blocks and the time that they cover, together at most ``width`` cells.
+
+    Without room for both, or nothing to say of the time, the second one is empty.
+    """
+    span = f" last {fmt.format_age(trend.span_s)}" if trend.span_s else ""
+    if len(span) > width - _LEAST_BLOCKS:
+        span = ""
+    return sparkline(trend.values, width - len(span), ascii_only=ascii_only), span
 
 
 def bar(part: float, width: int, *, ascii_only: bool) -> str:

@@ -13,6 +13,7 @@ from leaktop.ignore import Entry
 from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from leaktop.screens.question import QuestionScreen
+from leaktop.screens.tree import TreeScreen
 from leaktop.source import SourceError
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.log import LogView
@@ -191,6 +192,48 @@ async def _paused(driver: Driver) -> None:
     await driver.press("space")
 
 
+async def _marked(driver: Driver) -> None:
+    await driver.press("m")
+    driver.source.snapshots.append(snapshot(75.0, sites_at(75)))
+    await driver.tick()
+    await driver.press("j")
+
+
+async def _grown(driver: Driver) -> None:
+    await _marked(driver)
+    await driver.press("d")
+
+
+async def _marked_detail(driver: Driver) -> None:
+    await _marked(driver)
+    await driver.opened()
+
+
+async def _tree(driver: Driver) -> None:
+    await driver.press("t")
+    screen = driver.app.screen
+    assert isinstance(screen, TreeScreen)
+    await driver.until(lambda: screen.settled and screen._built.named)  # type: ignore[union-attr]
+    before = screen._built
+    await driver.press("j", "E")
+    await driver.until(lambda: screen.settled and screen._built is not before)
+
+
+async def _tree_from_the_bottom(driver: Driver) -> None:
+    await driver.press("t", "r")
+    screen = driver.app.screen
+    assert isinstance(screen, TreeScreen)
+    await driver.until(
+        lambda: screen.settled and screen._built.wish.bottom_up and screen._built.named  # type: ignore[union-attr]
+    )
+    await driver.press("j")
+
+
+async def _grown_tree(driver: Driver) -> None:
+    await _grown(driver)
+    await _tree(driver)
+
+
 async def _ignored(driver: Driver) -> None:
     await driver.press("I", "j")
 
@@ -230,6 +273,14 @@ CASES: dict[str, tuple[Callable[[], ScriptedSource], Script, dict[str, Any]]] = 
     "ignored": (_main, _ignored, {"config": Config(ignore=(Entry(("*!cache_put",)),))}),
     "innermost": (_main, _innermost, {}),
     "paused": (_main, _paused, {}),
+    "marked": (_main, _marked, {}),
+    "grown": (_main, _grown, {}),
+    "marked_detail": (_main, _marked_detail, {}),
+    "tree": (_main, _tree, {}),
+    "tree_bottom_up": (_main, _tree_from_the_bottom, {}),
+    "tree_grown": (_estimated, _grown_tree, {}),
+    "ascii_tree": (_main, _tree, {"ascii_only": True}),
+    "no_color_tree": (_main, _tree, {"no_color": True}),
     "gone": (_gone, _second_row, {}),
     "losses": (lambda: _main(lost={"truncated": 12, "missed_frees": 3}), _second_row, {}),
     "estimated": (_estimated, _detail, {}),

@@ -252,7 +252,7 @@ async def test_what_is_cut_is_marked() -> None:
         assert frames.selected is not None
         await driver.press("escape", "k", "enter")
         assert "cut" not in driver.text()
-        await driver.press("question_mark", "pagedown", "pagedown")
+        await driver.press("question_mark", "pagedown", "pagedown", "pagedown")
         assert "the stack goes on, but was cut" in " ".join(driver.text().split())
 
 

@@ -7,9 +7,9 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from leaktop.bands import age_label, fold, size_label
-from leaktop.model import Histogram
+from leaktop.model import Histogram, Trend
 from leaktop.widgets.lines import LineBuilder
-from leaktop.widgets.trend import bar, sparkline
+from leaktop.widgets.trend import bar, sparkline, trend_text
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,21 @@ from leaktop.widgets.trend import bar, sparkline
         ([0, 50, 100], "▁▅█"),
         ([1000, 1001, 1002], "▁▁▁"),
         ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"),
-        ([*range(100), 0], "▃▄▆█▁"),
+        ([*range(99), 0], "▁▃▅▆█"),
+        ([*[10] * 55, 90, *[10] * 44], "▁▁█▁▁"),
     ],
 )
 def test_sparkline(values: list[int], text: str) -> None:
     width = 5 if len(values) > 50 else 60
     assert sparkline(values, width, ascii_only=False) == text
+
+
+def test_a_trend_says_what_time_it_covers() -> None:
+    steady = Trend((5,) * 30, 725.0)
+    assert trend_text(steady, 60, ascii_only=False) == ("▁" * 30, " last 12m05s")
+    assert trend_text(steady, 24, ascii_only=False) == ("▁" * 12, " last 12m05s")
+    assert trend_text(steady, 19, ascii_only=False) == ("▁" * 19, "")
+    assert trend_text(Trend((5,)), 60, ascii_only=True) == ("_", "")
 
 
 @given(st.lists(st.integers(0, 2**63), max_size=130), st.integers(0, 80))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from leaktop.analyze import Rates, Reading
 from leaktop.export import Export
-from leaktop.model import Counters, Frame, ProcessState, Site, Snapshot, Target, Verdict
+from leaktop.model import Counters, Frame, ProcessState, Site, Snapshot, Target, Trend, Verdict
 from tests.ui.scripted import (
     CUT,
     LEAK,
@@ -44,8 +44,8 @@ def export_of(read: Snapshot) -> Export:
         ),
         frames={**LINES, HOSTILE: EVIL},
         mappings=MAPPED,
-        trend=[0, 10, 5, 20],
-        trends={LEAK: [0, 1, 2, 3]},
+        trend=Trend((0, 10, 5, 20), 3.0),
+        trends={LEAK: Trend((0, 1, 2, 3), 3.0)},
         details={LEAK: detail(LEAK)},
     )
 

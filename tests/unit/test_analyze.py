@@ -9,7 +9,7 @@ from leaktop.analyze import (
     matches,
     ordered,
 )
-from leaktop.history import TICKS, History
+from leaktop.history import History
 from leaktop.model import Counters, Filters, Frame, Site, Snapshot, SortKey, Target
 
 
@@ -27,99 +27,6 @@ def snapshot(elapsed: float, *sites: Site, allocs: int = 0, frees: int = 0) -> S
         totals=Counters(held, sum(s.counters.count for s in sites), allocs, frees),
         sites=tuple(sites),
     )
-
-
-def test_first_snapshot_is_measured_from_the_start() -> None:
-    reading = History().add(snapshot(2.0, site(7, 4096), allocs=1000, frees=936))
-    assert reading.growth == {7: 2048.0}
-    assert reading.rates.allocs_per_s == 500.0
-    assert reading.rates.frees_per_s == 468.0
-    assert reading.rates.bytes_per_s == 2048.0
-
-
-def test_first_snapshot_at_the_very_start_has_no_rates() -> None:
-    reading = History().add(snapshot(0.0, site(7, 4096), allocs=5))
-    assert reading.growth == {7: 0.0}
-    assert reading.rates.allocs_per_s == 0.0
-
-
-def test_rates_are_those_of_the_last_tick() -> None:
-    history = History()
-    history.add(snapshot(1.0, allocs=10, frees=4))
-    reading = history.add(snapshot(3.0, site(1, 100), allocs=30, frees=4))
-    assert reading.rates.allocs_per_s == 10.0
-    assert reading.rates.frees_per_s == 0.0
-    assert reading.rates.bytes_per_s == 50.0
-
-
-def test_growth_slides_over_ten_seconds() -> None:
-    history = History()
-    # 1000 bytes in the first second, then 10 a second.
-    for second in range(1, 31):
-        reading = history.add(snapshot(float(second), site(1, 1000 + 10 * (second - 1))))
-        if second == 5:
-            assert reading.growth[1] == (1000 + 40) / 5.0
-    assert reading.growth[1] == 10.0
-
-
-def test_growth_of_a_stack_that_came_and_went() -> None:
-    history = History()
-    history.add(snapshot(1.0, site(1, 100)))
-    history.add(snapshot(2.0, site(2, 50)))
-    reading = history.add(snapshot(4.0, site(1, 400)))
-    assert reading.growth == {1: 100.0}
-    assert history.trend_of(1) == [100, 0, 400]
-    assert history.trend_of(2) == [0, 50, 0]
-    assert history.trend_of(99) == [0, 0, 0]
-
-
-def test_growth_can_be_negative() -> None:
-    history = History()
-    for second in range(1, 12):
-        reading = history.add(snapshot(float(second), site(1, 10_000 - 100 * second)))
-    assert reading.growth[1] == -100.0
-
-
-def test_trend_is_bounded() -> None:
-    history = History()
-    assert history.trend() == []
-    for tick in range(1, TICKS + 50):
-        history.add(snapshot(float(tick), site(1, tick), site(2, 2)))
-        assert history.trend()[-1] == tick + 2
-        assert list(history.trend_of(1))[-1] == tick
-        assert len(history.trend_of(1)) == len(history.trend()) == min(tick, len(history.trend()))
-    assert len(history.trend()) == TICKS
-    assert history.trend_of(1) == list(range(50, TICKS + 50))
-
-
-def test_many_stacks_over_many_ticks_keep_their_own_history() -> None:
-    history = History()
-    for tick in range(1, 2 * TICKS):
-        # Ten stacks live for 30 ticks and never come back; one stays.
-        group = tick // 30
-        sites = [site(1, 5000 + tick)] + [site(100 * group + i, 7 + i) for i in range(2, 12)]
-        reading = history.add(snapshot(float(tick), *sites))
-        assert set(reading.growth) == {s.stack_id for s in sites}
-    assert history.trend_of(1)[-1] == 5000 + 2 * TICKS - 1
-    assert reading.growth[1] == 1.0
-
-
-def test_history_grows_and_reuses_rows() -> None:
-    history = History()
-    for tick in range(1, 6):
-        sites = [site(tick * 10_000 + i, i + 1) for i in range(1000)]
-        reading = history.add(snapshot(float(tick), *sites))
-    assert len(reading.growth) == 1000
-    assert list(history.trend_of(50_999))[-1] == 1000
-    assert list(history.trend_of(10_999)) == [1000, 0, 0, 0, 0]
-
-
-def test_rows_are_bounded_when_stacks_come_and_go_forever() -> None:
-    history = History()
-    for tick in range(1, 6 * TICKS):
-        sites = [site(tick * 100 + i, i + 1) for i in range(20)]
-        history.add(snapshot(float(tick), *sites))
-    assert history._ring.shape[0] <= 4 * 20 * TICKS
 
 
 @pytest.fixture

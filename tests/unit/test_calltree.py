@@ -5,18 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaktop.calltree import (
-    CUT,
-    NO_STACK,
-    Call,
-    Kind,
-    Node,
-    Order,
-    Row,
-    Stack,
-    Tree,
-    TreeBuilder,
-)
+from leaktop.calls import CUT, NO_STACK, Call, Kind, Node, Order, Row, Stack
+from leaktop.calltree import Tree, TreeBuilder
 from leaktop.model import Frame
 
 
