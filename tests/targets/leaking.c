@@ -205,10 +205,10 @@ static NOINLINE double large_cache(work *w)
 {
     do
         hold(w, malloc(65536), 65536);
-    while (w->bytes < 1e7 && w->count < 3200);
+    while (w->count % 64 && w->count < 3200);
     if (w->count > 3200)
         drop_oldest(w);
-    return w->count < 3200 ? 0.001 : 0.05 * w->scale;
+    return w->count < 3200 ? 0.02 : 0.05 * w->scale;
 }
 
 static void begin_pool(work *w)
