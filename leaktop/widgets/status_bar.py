@@ -282,7 +282,7 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
         alerts.append(("bad", f"! LOST (see ?): {parts}"))
     if status.estimate is not None and status.estimate.much and status.stage is Stage.TRACING:
         slowed = fmt.format_estimate(status.estimate)
-        alerts.append(("warn", f"! tracing slows it {slowed}: X growth, + sample"))
+        alerts.append(("warn", f"! slowed {slowed}: X growth, + sample"))
     if status.refused:
         alerts.append(("warn", f"! not changed: {status.refused}"))
     if status.notice:
