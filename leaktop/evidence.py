@@ -24,6 +24,8 @@ SPREAD = 3.0
 independently: the root of the number (Poisson)."""
 SWAY = 0.15
 """The share of them by which a number that somebody keeps in bounds sways besides."""
+FALLS = 8.0
+"""How many times its deepest fall a level sways at most; buffers that realloc grows never fall."""
 LAG_S = 3.0
 """How long a level has to stand to count as risen."""
 
@@ -69,7 +71,8 @@ class Evidence:
         self.allocs_then = self._allocs_before(longest, allocs)
         """Allocations until as long ago as ``longest``."""
         turnover = np.minimum(turnover, count)
-        self._noise = (SPREAD * np.sqrt(turnover) + SWAY * turnover) * a_block
+        sway = (SPREAD * np.sqrt(turnover) + SWAY * turnover) * a_block
+        self._noise = np.minimum(sway, FALLS * self._deepest_fall(level))
         freeing = frees[0] >= FREED_SHARE * count
         after = np.where(freeing, SURE_AFTER_FREES_S, SURE_AFTER_S)
         old = self._go_back(slice(None), level=level, after=after, old=~freeing, weight=1.0)
@@ -87,6 +90,13 @@ class Evidence:
             if self._now - piece.start >= seconds:
                 break
         return floor
+
+    def _deepest_fall(self, level: Floats) -> Floats:
+        fall, floor = np.zeros(len(level)), level.copy()
+        for piece in self._pieces:
+            np.maximum(fall, piece.low - floor, out=fall)
+            np.minimum(floor, piece.low, out=floor)
+        return fall
 
     def _allocs_before(self, seconds: Floats, allocs: Floats) -> Floats:
         then, found = np.zeros(len(allocs)), np.zeros(len(allocs), bool)
