@@ -8,7 +8,7 @@ and its lows do not fall between.
 import numpy as np
 from numpy.typing import NDArray
 
-from leaktop.floors import Floats, Floors, Piece
+from leaktop.floors import PIECE_S, Floats, Floors, Piece
 from leaktop.model import LIFETIME_EDGES_S
 
 SURE_AFTER_S = 10.0
@@ -56,7 +56,7 @@ class Evidence:
         held at a time, on average.
         """
         self._pieces = [
-            Piece(each.start, each.end, each.rank, each.low[rows], each.allocs[rows])
+            Piece(each.start, each.first, each.end, each.rank, each.low[rows], each.allocs[rows])
             for each in floors.newest_first()
         ]
         self._now = now
@@ -121,7 +121,7 @@ class Evidence:
     ) -> NDArray[np.bool_]:
         noise, a_block = self._noise[rows], self._a_block[rows]
         stood, newer, base = level.copy(), level, level.copy()
-        since, rising, times, fallen = (np.zeros(len(level)) for _ in range(4))
+        since, seen, rising, times, fallen = (np.zeros(len(level)) for _ in range(5))
         for i, piece in enumerate(self._pieces):
             low, age = piece.low[rows], self._now - piece.start
             least = np.minimum(stood, low)
@@ -131,7 +131,7 @@ class Evidence:
             fallen += np.maximum(low - newer - noise / 2, 0.0) * old
             newer, stood = low, least
             if not old.all():
-                base[~old], since[~old] = stood[~old], age
+                base[~old], since[~old], seen[~old] = stood[~old], age, self._now - piece.first
                 band = np.searchsorted(_EDGES, age, side="right") - 1
                 old |= self._frees[band][rows] * a_block < FREED_SHARE * stood
             if i + 1 == len(self._pieces) or self._pieces[i + 1].rank != piece.rank:
@@ -140,15 +140,17 @@ class Evidence:
                 steady = net / np.maximum(net + 2 * fallen + noise, 1e-9)
                 even = np.minimum(rising / span, 1.0)
                 sure = span / (span + after) * times / (times + 1)
-                self._keep(rows, weight * steady * even * sure, span, net)
+                # a level that rises was as low as that where it was looked at first
+                rate = net / np.maximum(self._now - piece.first - seen, PIECE_S / 2)
+                self._keep(rows, weight * steady * even * sure, span, rate)
         return old
 
     # The longest span among those that say nearly the same.
     def _keep(
-        self, rows: NDArray[np.intp] | slice, score: Floats, span: Floats, net: Floats
+        self, rows: NDArray[np.intp] | slice, score: Floats, span: Floats, rate: Floats
     ) -> None:
         best = self.score[rows]
         better = score > 0.95 * best
         self.score[rows] = np.maximum(best, score)
         self.span[rows] = np.where(better, span, self.span[rows])
-        self.rate[rows] = np.where(better, net / span, self.rate[rows])
+        self.rate[rows] = np.where(better, rate, self.rate[rows])
