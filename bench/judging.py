@@ -26,7 +26,8 @@ TRAINING: Mapping[str, Sequence[str]] = {
         "slow_leak", "churn=4", "lru_cache", "startup_data", "periodic_batch", "queue_with_bursts",
     ),
     "a leaking server": (
-        "leak_on_rare_path", "cache_without_limit", "sessions", "pool_in_steps", "lru_cache=3",
+        "leak_on_rare_path", "cache_without_limit", "buffers_that_grow=0.5", "sessions",
+        "pool_in_steps", "lru_cache=3",
     ),
     "no leak": (
         "churn=8", "cache_of_bytes", "sessions=0.4", "pool_in_steps=2", "periodic_batch=0.5",
@@ -170,7 +171,7 @@ def main() -> None:
     if training:
         say(run, measure(run, TRAINING, 1), "training set")
         return
-    say(run, measure(run, REPORTING, 101), "reporting set")
+    say(run, measure(run, REPORTING, 201), "reporting set")
     run.write()
 
 

@@ -8,7 +8,7 @@ and its lows do not fall between.
 import numpy as np
 from numpy.typing import NDArray
 
-from leaktop.floors import Floats, Floors, Piece
+from leaktop.floors import PIECE_S, Floats, Floors, Piece
 from leaktop.model import LIFETIME_EDGES_S
 
 SURE_AFTER_S = 10.0
@@ -24,6 +24,8 @@ SPREAD = 3.0
 independently: the root of the number (Poisson)."""
 SWAY = 0.15
 """The share of them by which a number that somebody keeps in bounds sways besides."""
+FALLS = 8.0
+"""How many times its deepest fall a level sways at most; buffers that realloc grows never fall."""
 LAG_S = 3.0
 """How long a level has to stand to count as risen."""
 
@@ -54,7 +56,7 @@ class Evidence:
         held at a time, on average.
         """
         self._pieces = [
-            Piece(each.start, each.end, each.rank, each.low[rows], each.allocs[rows])
+            Piece(each.start, each.first, each.end, each.rank, each.low[rows], each.allocs[rows])
             for each in floors.newest_first()
         ]
         self._now = now
@@ -69,7 +71,8 @@ class Evidence:
         self.allocs_then = self._allocs_before(longest, allocs)
         """Allocations until as long ago as ``longest``."""
         turnover = np.minimum(turnover, count)
-        self._noise = (SPREAD * np.sqrt(turnover) + SWAY * turnover) * a_block
+        sway = (SPREAD * np.sqrt(turnover) + SWAY * turnover) * a_block
+        self._noise = np.minimum(sway, FALLS * self._deepest_fall(level))
         freeing = frees[0] >= FREED_SHARE * count
         after = np.where(freeing, SURE_AFTER_FREES_S, SURE_AFTER_S)
         old = self._go_back(slice(None), level=level, after=after, old=~freeing, weight=1.0)
@@ -87,6 +90,13 @@ class Evidence:
             if self._now - piece.start >= seconds:
                 break
         return floor
+
+    def _deepest_fall(self, level: Floats) -> Floats:
+        fall, floor = np.zeros(len(level)), level.copy()
+        for piece in self._pieces:
+            np.maximum(fall, piece.low - floor, out=fall)
+            np.minimum(floor, piece.low, out=floor)
+        return fall
 
     def _allocs_before(self, seconds: Floats, allocs: Floats) -> Floats:
         then, found = np.zeros(len(allocs)), np.zeros(len(allocs), bool)
@@ -111,7 +121,7 @@ class Evidence:
     ) -> NDArray[np.bool_]:
         noise, a_block = self._noise[rows], self._a_block[rows]
         stood, newer, base = level.copy(), level, level.copy()
-        since, rising, times, fallen = (np.zeros(len(level)) for _ in range(4))
+        since, seen, rising, times, fallen = (np.zeros(len(level)) for _ in range(5))
         for i, piece in enumerate(self._pieces):
             low, age = piece.low[rows], self._now - piece.start
             least = np.minimum(stood, low)
@@ -121,7 +131,7 @@ class Evidence:
             fallen += np.maximum(low - newer - noise / 2, 0.0) * old
             newer, stood = low, least
             if not old.all():
-                base[~old], since[~old] = stood[~old], age
+                base[~old], since[~old], seen[~old] = stood[~old], age, self._now - piece.first
                 band = np.searchsorted(_EDGES, age, side="right") - 1
                 old |= self._frees[band][rows] * a_block < FREED_SHARE * stood
             if i + 1 == len(self._pieces) or self._pieces[i + 1].rank != piece.rank:
@@ -130,15 +140,17 @@ class Evidence:
                 steady = net / np.maximum(net + 2 * fallen + noise, 1e-9)
                 even = np.minimum(rising / span, 1.0)
                 sure = span / (span + after) * times / (times + 1)
-                self._keep(rows, weight * steady * even * sure, span, net)
+                # a level that rises was as low as that where it was looked at first
+                rate = net / np.maximum(self._now - piece.first - seen, PIECE_S / 2)
+                self._keep(rows, weight * steady * even * sure, span, rate)
         return old
 
     # The longest span among those that say nearly the same.
     def _keep(
-        self, rows: NDArray[np.intp] | slice, score: Floats, span: Floats, net: Floats
+        self, rows: NDArray[np.intp] | slice, score: Floats, span: Floats, rate: Floats
     ) -> None:
         best = self.score[rows]
         better = score > 0.95 * best
         self.score[rows] = np.maximum(best, score)
         self.span[rows] = np.where(better, span, self.span[rows])
-        self.rate[rows] = np.where(better, net / span, self.rate[rows])
+        self.rate[rows] = np.where(better, rate, self.rate[rows])

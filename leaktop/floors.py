@@ -25,6 +25,8 @@ class Piece:
     """A piece of time, after ``start`` until ``end``."""
 
     start: float
+    first: float
+    """When it was looked at first in this time."""
     end: float
     rank: int
     low: Floats
@@ -43,7 +45,7 @@ class Floors:
         """Take what each row is at ``now``; it had made ``allocs`` by ``before``, the last time."""
         last = self._pieces[-1] if self._pieces else None
         if last is None or last.end - last.start >= PIECE_S:
-            self._pieces.append(Piece(before, now, 0, levels.copy(), allocs.copy()))
+            self._pieces.append(Piece(before, now, now, 0, levels.copy(), allocs.copy()))
             self._merge()
         else:
             np.minimum(last.low, levels, out=last.low)

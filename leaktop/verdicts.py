@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from leaktop.format import format_count
 from leaktop.model import LIFETIME_EDGES_S, Site, Verdict
+
+if TYPE_CHECKING:  # the screen appears before numpy is there
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
 
 SUSPICIOUS = 0.45
 """Scores from here on are marked."""
@@ -17,29 +22,27 @@ _SAID = 0.2  # scores of what frees little are explained by growth from here on
 _EARLY_S = 5.0
 _TAIL = 0.05  # of the lifetimes, which a range of them leaves out at either end
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What verdicts are made of, by position of the stack in its snapshot; times are seconds."""
 
-    score: Floats
-    span: Floats
+    score: "Floats"
+    span: "Floats"
     """How long it has grown."""
-    rate: Floats
+    rate: "Floats"
     """How fast, bytes a second."""
-    old: Floats
+    old: "Floats"
     """Blocks older than all that were ever freed, at least; negative where that is not known."""
-    quiet: Floats
+    quiet: "Floats"
     """How long it has not risen."""
-    standing: NDArray[np.bool_]
+    standing: "Flags"
     """Most of what it holds has been there for a while, whichever blocks that is."""
-    bounded: NDArray[np.bool_]
+    bounded: "Flags"
     """That is long for how it rose before."""
-    since_alloc: Floats
+    since_alloc: "Floats"
     """How long it has not allocated."""
-    seen: Floats
+    seen: "Floats"
     """How long it is known."""
 
 

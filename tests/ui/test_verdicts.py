@@ -7,7 +7,7 @@ from leaktop.widgets.verdict import VerdictLine
 from tests.ui.driving import Driver, driving
 from tests.ui.scripted import LEAK, ScriptedSource, leaky_source, site, sites_at, snapshot
 
-REASON = "grows 19 KB/s for "
+REASON = "grows 19 KB/s for 60 s, no block ever freed"
 
 
 def from_the_start() -> ScriptedSource:
@@ -33,7 +33,6 @@ async def test_a_leak_is_marked_without_colour_and_explained_below_the_table() -
         assert "SUSPECT▼" in driver.text()
         await driver.press("g")
         assert REASON in driver.text()
-        assert ", no block ever freed" in driver.text()
 
 
 async def test_the_detail_says_why_and_how_long_freed_blocks_were_held() -> None:

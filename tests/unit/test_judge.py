@@ -35,7 +35,7 @@ def scores(stacks: Sequence[Blocks], times: Iterable[float] = EVERY_SECOND) -> l
     return [last[i].score if i in last else 0.0 for i in range(len(stacks))]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_leaks_are_told_from_all_else(seed: int) -> None:
     leaks = [made(each, seed, 1) for each in LEAKS.values()]
     sound = [made(each, seed, 2) for each in SOUND.values()]
@@ -149,12 +149,12 @@ def test_a_reading_has_the_scores_of_its_verdicts() -> None:
 
 def test_stacks_that_come_and_go_are_forgotten() -> None:
     judge = Judge()
-    for now in range(1, 2000):
-        passing = [Site(1000 * now + i, Counters(64, 1, 1), ()) for i in range(20)]
+    for now in range(1, 400):
+        passing = [Site(1000 * now + i, Counters(64, 1, 1), ()) for i in range(100)]
         steady = Site(1, Counters(64 * now, now, now), (), lifetimes=(0,) * 24)
         found = judge.add(snapshot([steady, *passing], float(now)))
     assert found[1].score > 0.9
-    assert judge.rows <= 4096
+    assert judge.rows <= 16_384  # of 39,900
 
 
 Frees = st.lists(st.integers(0, 2**40), min_size=24, max_size=24)
@@ -163,7 +163,7 @@ Sites = st.dictionaries(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 5000), Sites), max_size=12))
 def test_whatever_comes_there_is_a_score_and_a_reason(
     ticks: list[tuple[float, dict[int, tuple[int, int, list[int]]]]],
