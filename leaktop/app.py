@@ -262,7 +262,7 @@ class LeaktopApp(App[int]):
     @on(MainScreen.TreeOpened)
     def _tree_opened(self) -> None:
         if (session := self._session) is not None and isinstance(top := self._top, MainScreen):
-            self.push_screen(session.open_tree(top), lambda _: session.tree_left())
+            self.push_screen(session.open_tree(top))
 
     @on(TreeScreen.Wanted)
     def _tree_wanted(self, message: TreeScreen.Wanted) -> None:

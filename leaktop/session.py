@@ -301,20 +301,14 @@ class Session:
 
     def open_tree(self, table: MainScreen) -> TreeScreen:
         """Return the screen of the call tree of what ``table`` shows."""
-        self._trees = TreeThread(self._tell_tree)
-        self._trees.start()
-        return TreeScreen(self._tree_state, table.shown, table.pattern)
+        self._trees = thread = TreeThread(self._tell_tree)
+        thread.start()
+        return TreeScreen(self._tree_state, table.shown, table.pattern, thread.stop)
 
     def want_tree(self, wish: TreeWish) -> None:
         """Have a call tree built, which comes as ``TreeReady``."""
         if self._trees is not None:
             self._trees.request(wish)
-
-    def tree_left(self) -> None:
-        """Build no more trees."""
-        if self._trees is not None:
-            self._trees.stop()
-            self._trees = None
 
     # In the thread of the trees.
     def _tell_tree(self, built: BuiltTree) -> None:

@@ -84,12 +84,20 @@ class TreeScreen(LiveScreen):
             self.wish = wish
 
     def __init__(
-        self, state: TreeState, shown: Callable[[Status, Names], Sequence[Site]], pattern: str
+        self,
+        state: TreeState,
+        shown: Callable[[Status, Names], Sequence[Site]],
+        pattern: str,
+        left: Callable[[], None],
     ) -> None:
-        """``shown`` returns the stacks that pass the table's filters, ``pattern`` among them."""
+        """``shown`` returns the stacks that pass the table's filters, ``pattern`` among them.
+
+        ``left`` is called when the screen is gone, however it goes.
+        """
         super().__init__()
         self._state = state
         self._sites_of = shown
+        self._left = left
         self._pattern = pattern
         self._status: Status | None = None
         self._names: Names = {}
@@ -116,6 +124,10 @@ class TreeScreen(LiveScreen):
     def on_mount(self) -> None:
         """Let the keys move through the tree."""
         self.calls.focus()
+
+    def on_unmount(self) -> None:
+        """Want no more trees."""
+        self._left()
 
     def show(self, status: Status, names: Names) -> None:
         """Show the state of things; the tree follows."""

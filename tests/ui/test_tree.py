@@ -354,11 +354,14 @@ async def test_ten_thousand_stacks_draw_what_is_visible(monkeypatch: pytest.Monk
         assert screen.calls.index == screen.calls.row_count - 1
 
 
-async def test_no_thread_is_left_behind() -> None:
+@pytest.mark.parametrize("by_key", [True, False])
+async def test_no_thread_is_left_behind(by_key: bool) -> None:
     async with driving(leaky_source()) as driver:
         await opened(driver)
         thread = driver.app.session._trees
         assert thread is not None
-        await driver.press("escape")
-        assert driver.app.session._trees is None
+        if by_key:
+            await driver.press("escape")
+        else:  # as another mode's table takes its place
+            driver.app.pop_screen()
         await driver.until(lambda: not thread.is_alive())
