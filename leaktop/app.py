@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events, on
 from textual.app import App
@@ -29,6 +29,7 @@ from leaktop.ignoring import Ignoring, notice_of
 from leaktop.model import Filters, Process, SortKey
 from leaktop.modes import Estimating, Modes, Opening, measure_cost_apart, open_apart
 from leaktop.picking import Picking, Watcher
+from leaktop.recorder import Recordings
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import HelpScreen, Settings
 from leaktop.screens.leaving import LeavingScreen
@@ -41,6 +42,7 @@ from leaktop.screens.too_small import LEAST_HEIGHT, LEAST_WIDTH, TooSmallScreen
 from leaktop.screens.tree import TreeScreen
 from leaktop.session import Session
 from leaktop.source import Source, SourceError
+from leaktop.source.timeline import Move, MoveKind
 from leaktop.switching import Switch, ask_to_leave, name_of, offer, why_not
 from leaktop.terminal import TerminalDriver
 from leaktop.theme import choose_theme
@@ -48,11 +50,15 @@ from leaktop.widgets.filter_bar import next_rate
 from leaktop.widgets.site_columns import column_problems
 from leaktop.widgets.status_bar import Stage
 
+if TYPE_CHECKING:
+    from leaktop.player import Play
+
 _DEFAULTS = Config()
 _NOTICE_S = 10.0
 _HANGUP_S = 2.0
 _OFTEN_A_S = 2000
 """Allocations a second from which on it is looked into what tracing costs."""
+_SAID_S = 10.0  # how long the end of a recording is told
 # How long a tick may keep the interpreter while a key waits for it, several times for each key.
 _SWITCH_S = 0.0005
 
@@ -68,7 +74,8 @@ class LeaktopApp(App[int]):
     before the process can end. Where the given source fails, ``failure`` is the message to print
     once the screen is gone. With ``iterations`` it quits by itself when it has shown so many
     snapshots. ``command`` is the target where leaktop started it. ``modes`` opens what is picked,
-    and the other mode of what is traced.
+    and the other mode of what is traced. Where ``source`` is a recording, ``play`` makes the
+    collector.
     """
 
     CSS_PATH = "app.tcss"
@@ -86,6 +93,15 @@ class LeaktopApp(App[int]):
         Binding("I", "show_ignored", show=False),
         Binding("e", "export", show=False),
         Binding("y", "copy", show=False),
+        Binding("R", "record", show=False),
+        # of a recording
+        Binding("left,comma", "move('step', -1)", show=False),
+        Binding("right,full_stop", "move('step', 1)", show=False),
+        Binding("left_square_bracket", "move('jump', -60)", show=False),
+        Binding("right_square_bracket", "move('jump', 60)", show=False),
+        Binding("left_curly_bracket", "move('end', -1)", show=False),
+        Binding("right_curly_bracket", "move('end', 1)", show=False),
+        Binding("x", "move('speed')", show=False),
     ]
 
     def __init__(
@@ -102,6 +118,8 @@ class LeaktopApp(App[int]):
         iterations: int | None = None,
         config: Config = _DEFAULTS,
         exports: Sequence[Path] = (),
+        recordings: Recordings = Recordings(),  # noqa: B008  (frozen)
+        play: "Play | None" = None,
     ) -> None:
         # For NO_COLOR Textual makes colours grey; it sends none only in the terminal's own.
         plain = "NO_COLOR" in os.environ
@@ -124,6 +142,8 @@ class LeaktopApp(App[int]):
         self._iterations = iterations
         self._exports = exports
         self._collectors: list[Collector] = []
+        self._recordings = recordings
+        self._play = play
         self._exit_code = 0
         self._tracing_modes = modes
         self._session = None if source is None else self._new_session(source, self._first())
@@ -176,7 +196,7 @@ class LeaktopApp(App[int]):
         """Detach, also when the screen crashed."""
         self._ask_to_stop()
         if self._session is not None:
-            self._session.collector.stop()
+            self._session.stop()
 
     @on(say.Said)
     def _said(self, message: say.Said) -> None:
@@ -200,6 +220,8 @@ class LeaktopApp(App[int]):
             self.copy_to_clipboard(text.decode("utf-8", "ignore"))
         if isinstance(message, say.Exported | say.StackCopied):
             self.set_timer(_NOTICE_S, partial(session.forget, session.status.notice))
+        elif isinstance(message, say.RecordingChanged) and message.recorded.why_ended is not None:
+            self.set_timer(_SAID_S, partial(session.forget_recording, message.recorded))
         self._show_attaching()
 
     # Only once there is something to be told: until then leaktop leaves itself alone.
@@ -497,6 +519,16 @@ class LeaktopApp(App[int]):
             rate = next_rate(filters.sample_rate, step)
             session.apply(replace(filters, sample_rate=rate))
 
+    def action_record(self) -> None:
+        """Begin to record, or end it."""
+        if self._session is not None:
+            self._session.toggle_recording()
+
+    def action_move(self, kind: str, amount: int = 0) -> None:
+        """Go elsewhere on a recording."""
+        if self._session is not None:
+            self._session.move(Move(MoveKind(kind), amount))
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Allow nothing but to quit while the terminal is too small."""
         return action == "quit" or not isinstance(self._top, TooSmallScreen)
@@ -540,7 +572,10 @@ class LeaktopApp(App[int]):
             ignored=self._ignoring.list,
             exports=self._exports,
             opening=opening,
+            recordings=self._recordings,
+            play=self._play,
         )
+        self._recordings = replace(self._recordings, path=None)  # a file is of one session
         self._collectors.append(session.collector)
         return session
 

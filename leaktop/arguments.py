@@ -11,7 +11,7 @@ from leaktop import __version__
 from leaktop.config import DELAY_MAX_S, DELAY_MIN_S, load
 from leaktop.format import clean, parse_bytes
 from leaktop.gate import Limit, parse_limit
-from leaktop.model import UNLIMITED, Filters, SortKey
+from leaktop.model import RECORDING_BYTES, UNLIMITED, Filters, SortKey
 
 USAGE = 2
 """Exit code for a command line that is wrong."""
@@ -19,6 +19,7 @@ USAGE = 2
 DEFAULT_DELAY_S = 1.0
 CAPACITY_MAX = 50_000_000
 RATE_MAX = 1_000_000
+RECORD_LEAST = 64 << 10
 PID_MAX = 2**22
 """PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h)."""
 
@@ -34,6 +35,31 @@ _OF_BLOCKS = (
     "--show-allocs",
 )
 """Options that say nothing to growth mode."""
+
+_OF_TRACING = (
+    "--pid",
+    "--name",
+    "--command",
+    "--follow",
+    "--kernel",
+    "--percpu",
+    "--wa-missing-free",
+    "--growth",
+    "--min-size",
+    "--max-size",
+    "--sample-rate",
+    "--older",
+    "--object",
+    "--symbols-prefix",
+    "--probe-at-entry",
+    "--max-allocs",
+    "--max-stacks",
+    "--trace",
+    "--show-allocs",
+    "--record",
+    "--record-limit",
+)
+"""Options that say nothing to recordings, which have what was traced."""
 
 EPILOG = """\
 keys: ? lists them. Exit codes: 0 done, 1 failed while running, 2 usage, 3 no privilege or no BPF,
@@ -54,6 +80,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     _add_tracing(parser)
+    _add_recordings(parser)
     _add_output(parser)
     parser.add_argument("--version", action="version", version=f"leaktop {__version__}")
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
@@ -151,6 +178,36 @@ def _add_tracing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_recordings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("recordings").add_argument
+    add(
+        "--record",
+        type=_path,
+        metavar="FILE",
+        help="write all that is seen to a new file, to be looked at later; so does the key R",
+    )
+    add(
+        "--record-limit",
+        type=_size,
+        default=RECORDING_BYTES,
+        metavar="BYTES",
+        help="end the recording at this size, and trace on (default 256M)",
+    )
+    add(
+        "--replay",
+        type=_path,
+        metavar="FILE",
+        help="show a recording, on any machine, without root",
+    )
+    add(
+        "--diff",
+        type=_path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="what two recordings hold at their ends: which stacks have more, and which less, in B",
+    )
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what to show").add_argument
     add("-b", "--batch", action="store_true", help="print snapshots as text, without a screen")
@@ -219,6 +276,9 @@ def _settle(options: argparse.Namespace) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.replay is not None or options.diff is not None:
+        _check_replay(parser, options)
+        return
     _check_kernel(parser, options)
     if options.words:
         first = clean(options.words[0], 60)
@@ -238,6 +298,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             "which process? leaktop -p PID (find it with: pgrep -a NAME), --name NAME, "
             "or leaktop -- CMD to start one"
         )
+    if options.record is not None and not names_a_target(options):
+        parser.error("--record needs to know whom: leaktop --record FILE -p PID, or press R there")
+    if options.record_limit < RECORD_LEAST:
+        parser.error("--record-limit is too small for anything: 64k at least")
     if options.growth:
         _check_growth(parser, options)
     if options.min_size > options.max_size:
@@ -268,6 +332,18 @@ def _check_kernel(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("-k takes no command; what the kernel does for a process: leaktop -k -p PID")
     if options.kernel and options.pid is not None and len(options.pid) > 1:
         parser.error("-k takes one process at most: leaktop -k -p PID")
+
+
+def _check_replay(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    ours = "--diff" if options.replay is None else "--replay"
+    if options.replay is not None and options.diff is not None:
+        parser.error("--replay shows one recording, --diff compares two: leave out one of them")
+    if options.words:
+        parser.error(f"{ours}: what is {clean(options.words[0], 60)} for?")
+    for option in _OF_TRACING:
+        name = option.removeprefix("--").replace("-", "_")
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"{option} is about tracing, {ours} about what was traced: leave out one")
 
 
 def names_a_target(options: argparse.Namespace) -> bool:
@@ -372,6 +448,12 @@ def _export_path(given: str) -> Path:
     except (ExportError, OutFileError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return path
+
+
+def _path(given: str) -> Path:
+    if not given or "\0" in given:
+        raise argparse.ArgumentTypeError("a file has a name")
+    return Path(given)
 
 
 def _seconds(given: str) -> float:

@@ -7,8 +7,11 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaktop.arguments import filters_of, names_a_target, parse
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from leaktop.command import Command
     from leaktop.modes import Modes, Opening
     from leaktop.picking import Picking
+    from leaktop.player import Play
+    from leaktop.report import BatchOptions
     from leaktop.tracer.loading import Loading
     from leaktop.tracer.objects import Capacity
     from leaktop.tracer.probes import Choice
@@ -37,12 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.batch:
         _say_problems(options.config)
     try:
+        if options.replay is not None or options.diff is not None:
+            return _diff(options) if options.replay is None else _replay(options)
         if not names_a_target(options):
             return _run_screen(None, options)
         source, command = _source(options)
         try:
             if options.batch:
-                return _run_batch(source, options, command)
+                return _run_batch(_recorded(source, options), _batch(options), command)
             return _run_screen(source, options, command)
         finally:
             _say_if_it_runs_on(command)
@@ -147,11 +154,75 @@ def _kernel_source(options: argparse.Namespace) -> Source:
     return KernelSource(filters_of(options), scope, _capacity(options))
 
 
-def _run_batch(source: Source, options: argparse.Namespace, command: "Command | None") -> int:
-    from leaktop.outfile import OutFileError  # noqa: PLC0415
-    from leaktop.report import BatchOptions, run_batch  # noqa: PLC0415
+def _recorded(source: Source, options: argparse.Namespace) -> Source:
+    if options.record is None:
+        return source
+    from leaktop.recorder import Recorded, Recorder, how_it_goes  # noqa: PLC0415
 
-    batch = BatchOptions(
+    def tell(recorded: Recorded) -> None:
+        if recorded.why_ended is not None or not recorded.snapshots:
+            with suppress(OSError):  # nobody reads
+                sys.stderr.write(f"leaktop: {clean(how_it_goes(recorded))}\n")
+
+    return Recorder(source, tell, path=options.record, limit=options.record_limit)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from leaktop.source.replay import ReplaySource, ending_line, opening_line  # noqa: PLC0415
+
+    source = ReplaySource(options.replay)
+    if not options.batch:
+        from leaktop.player import Player  # noqa: PLC0415
+
+        return _run_screen(source, options, play=partial(Player, source))
+    count = len(source.ticks)
+    batch = replace(
+        _batch(options),
+        delay_s=0.0,
+        iterations=min(options.iterations or count, count),
+        opening=opening_line(source),
+    )
+    try:
+        code = _run_batch(source, batch)
+    except SourceError:  # a part of it that nothing can be made of
+        code = FAILED
+    ending = ending_line(source)
+    if ending is None:
+        return code
+    return _fail(ending, FAILED) if source.broken else _fail(ending, code)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from leaktop.report_diff import End, changes, diff_json, diff_text  # noqa: PLC0415
+    from leaktop.source.replay import ReplaySource, ending_line  # noqa: PLC0415
+
+    def end_of(path: Path) -> End:
+        source = ReplaySource(path)
+        try:
+            if (ending := ending_line(source)) is not None:
+                _fail(ending, FAILED)  # but its last snapshot that is whole can be compared
+            return End.of(source)
+        finally:
+            source.close()
+
+    before, after = map(end_of, options.diff)
+    modes = before.snapshot.mode, after.snapshot.mode
+    if modes[0] != modes[1]:
+        raise SourceError(f"these recordings have nothing in common: {modes[0]} and {modes[1]}")
+    found = changes(before, after, options.sort)
+    show = diff_json if options.json else diff_text
+
+    def printed() -> int:
+        print(show(before, after, found, options.top), flush=True)
+        return DONE
+
+    return _printed(printed)
+
+
+def _batch(options: argparse.Namespace) -> "BatchOptions":
+    from leaktop.report import BatchOptions  # noqa: PLC0415
+
+    return BatchOptions(
         delay_s=options.delay,
         iterations=options.iterations,
         top=options.top,
@@ -163,10 +234,22 @@ def _run_batch(source: Source, options: argparse.Namespace, command: "Command | 
         exports=options.export,
         fail_over=options.fail_over,
     )
+
+
+def _run_batch(source: Source, batch: "BatchOptions", command: "Command | None" = None) -> int:
+    from leaktop.report import run_batch  # noqa: PLC0415
+
+    return _printed(lambda: run_batch(source, batch, sys.stdout, sys.stderr, command))
+
+
+def _printed(show: "Callable[[], int]") -> int:
+    """Run what prints to standard output and returns an exit code."""
+    from leaktop.outfile import OutFileError  # noqa: PLC0415
+
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale may not have every letter of a name
         sys.stdout.reconfigure(errors="replace")
     try:
-        return run_batch(source, batch, sys.stdout, sys.stderr, command)
+        return show()
     except OutFileError as error:
         return _fail(str(error), FAILED)
     except BrokenPipeError:  # the reader has had enough
@@ -254,11 +337,15 @@ def _why_one_mode(options: argparse.Namespace) -> str:
 
 
 def _run_screen(
-    source: Source | None, options: argparse.Namespace, command: "Command | None" = None
+    source: Source | None,
+    options: argparse.Namespace,
+    command: "Command | None" = None,
+    play: "Play | None" = None,
 ) -> int:
     if options.no_color:
         os.environ["NO_COLOR"] = "1"
     from leaktop.app import LeaktopApp  # noqa: PLC0415
+    from leaktop.recorder import Recordings  # noqa: PLC0415
 
     app = LeaktopApp(
         source,
@@ -272,6 +359,8 @@ def _run_screen(
         iterations=options.iterations,
         config=options.config,
         exports=options.export,
+        recordings=Recordings(options.record_limit, options.record),
+        play=play,
     )
     with _screen_apart_from_stderr():
         code = app.run()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
@@ -75,9 +75,17 @@ class Collector:
         self._source = source
         self._post_message = post
         self._delay_s = delay_s
-        self._ticks = _TickThread(self)
+        self._ticks = self.make_ticks()
         self._symbols = _SymbolThread(self)
         self.stopping = threading.Event()
+
+    def make_ticks(self) -> "TickThread":
+        """Return the thread that reads ticks."""
+        return TickThread(self)
+
+    def reader(self) -> Reader | None:
+        """Return on whose behalf source files are read, None where none are."""
+        return Reader.of_process(self._source.target.pid)
 
     def start(self) -> None:
         """Start both threads, once; the source attaches in its own."""
@@ -190,12 +198,15 @@ class _Wishes:
     log: tuple[int | None] | None = None
     export: tuple[Reading, Path, Names] | None = None
     copy: tuple[Reading, Site, Names] | None = None
+    moves: tuple[Any, ...] = ()
 
     def __bool__(self) -> bool:
         return self != _Wishes()
 
 
-class _TickThread(threading.Thread):
+class TickThread(threading.Thread):
+    """Owns a source, and reads it until its owner is stopping."""
+
     def __init__(self, owner: Collector) -> None:
         super().__init__(name="leaktop-ticks", daemon=False)
         self._owner = owner
@@ -220,11 +231,19 @@ class _TickThread(threading.Thread):
             self._wishes = replace(self._wishes, **wishes)  # type: ignore[arg-type]
             self._changed.notify()
 
+    def ask(self, move: object) -> None:
+        """Wish for a move, after those that were wished for before."""
+        with self._changed:
+            self._wishes = replace(self._wishes, moves=(*self._wishes.moves, move))
+            self._changed.notify()
+
     def wake(self) -> None:
+        """Look whether to stop."""
         with self._changed:
             self._changed.notify()
 
     def run(self) -> None:
+        """Start the source, read it, close it."""
         # numpy, after the first paint
         from leaktop.history import History  # noqa: PLC0415
         from leaktop.judge import Judge  # noqa: PLC0415
@@ -235,11 +254,11 @@ class _TickThread(threading.Thread):
             self._source.start(lambda text: self._owner.post(Progress(text)))
             started = True
             self._tell_what_is_traced()
-            self._loop()
+            self.loop()
         except Exception as error:
             self._owner.post(SourceFailed(_source_error(error), started=started))
             if started:
-                self._loop(failed=True)
+                self.loop(failed=True)
         finally:
             self._export_at_the_end()
             # What even close cannot undo goes with the process: the kernel drops its probes.
@@ -247,35 +266,28 @@ class _TickThread(threading.Thread):
                 self._source.close()
             self._owner.post_closed()
 
-    # A failed source is asked nothing more, but is closed only on leaving.
-    def _loop(self, *, failed: bool = False) -> None:
+    def loop(self, *, failed: bool = False) -> None:
+        """Read ticks and grant wishes until stopped.
+
+        A ``failed`` source is asked nothing more, but is closed only on leaving.
+        """
         due = time.monotonic() + min(self._owner.delay_s, _FIRST_TICK_S)
         while not self._owner.stopping.is_set():
             until = due if self._logged is None else min(due, self._log_due)
-            wishes = self._take(None if failed or self._gone else until)
-            watch, tick = wishes.watch, wishes.tick
+            wishes = self.take(None if failed or self._gone else until)
             if self._owner.stopping.is_set():
                 return
             if failed:
                 self._refuse(wishes)
                 continue
-            if wishes.filters is not None:
-                tick = self._apply(wishes.filters) or tick
-            if watch is not None:
-                self._watched = watch[0]
-                self._detail()
-            self._grant(wishes)
-            if wishes.memory:
-                with contextlib.suppress(SourceError):  # nothing hangs on it
-                    self._owner.post(MemoryRead(self._source.memory()))
+            tick = self.grant(wishes) or wishes.tick
             now = time.monotonic()
             if not self._gone and (tick or now >= due):
-                self._read()
+                self.read()
                 # A tick that took longer than the delay drops the ones it missed.
                 due = self._next_due(due)
                 if time.monotonic() >= self._detail_due:
-                    self._detail()
-                    self._list()
+                    self.look_closer()
             if self._logged is not None and time.monotonic() >= self._log_due:
                 self._tell_events()
                 self._log_due = time.monotonic() + _LOG_EVERY_S
@@ -292,8 +304,17 @@ class _TickThread(threading.Thread):
         if wishes.log is not None and wishes.log[0] is not None:
             self._owner.post(EventsReady(wishes.log[0], (), 0, why))
 
-    # What concerns single blocks.
-    def _grant(self, wishes: _Wishes) -> None:
+    def look_closer(self) -> None:
+        """Read the live blocks of the stack that is looked at."""
+        self._detail()
+        self._list()
+
+    def grant(self, wishes: _Wishes) -> bool:
+        """Do what was wished for; returns whether that is a reason to read a tick now."""
+        changed = wishes.filters is not None and self._apply(wishes.filters)
+        if wishes.watch is not None:
+            self._watched = wishes.watch[0]
+            self._detail()
         self._hand_on(wishes)
         if wishes.listed is not None:
             self._listed = wishes.listed[0]
@@ -302,6 +323,10 @@ class _TickThread(threading.Thread):
             self._read_block(wishes.content)
         if wishes.log is not None:
             self._log(wishes.log[0])
+        if wishes.memory:
+            with contextlib.suppress(SourceError):  # nothing hangs on it
+                self._owner.post(MemoryRead(self._source.memory()))
+        return changed
 
     # What has to be asked of the source is asked here, and the rest done apart.
     def _hand_on(self, wishes: _Wishes, *, failed: bool = False) -> None:
@@ -331,7 +356,8 @@ class _TickThread(threading.Thread):
             return due
         return due + self._owner.delay_s * (1 + (now - due) // self._owner.delay_s)
 
-    def _take(self, due: float | None) -> _Wishes:
+    def take(self, due: float | None) -> _Wishes:
+        """Wait for wishes, until ``due`` at most, and take them."""
         with self._changed:
             while not (self._wishes or self._owner.stopping.is_set()):
                 left = None if due is None else due - time.monotonic()
@@ -341,7 +367,8 @@ class _TickThread(threading.Thread):
             taken, self._wishes = self._wishes, _Wishes()
             return taken
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Read a tick and tell the screen."""
         snapshot = self._source.snapshot()
         self._tell_what_is_traced()
         reading = self._reading = self._judge.of(self._history.add(snapshot))
@@ -465,7 +492,7 @@ class _SymbolThread(threading.Thread):
 
     def run(self) -> None:
         # At once, since the target may exit.
-        reader = Reader.of_process(self._source.target.pid)
+        reader = self._owner.reader()
         while True:
             with self._changed:
                 while not (self._jobs or self._first or self._rest or self._lines is not None):

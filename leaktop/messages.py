@@ -20,7 +20,9 @@ from leaktop.model import (
     Tracing,
     Trend,
 )
+from leaktop.recorder import Recorded
 from leaktop.source import Source, SourceError
+from leaktop.source.timeline import Playback
 from leaktop.tree_thread import BuiltTree
 
 
@@ -215,6 +217,26 @@ class SourceFailed(Said):
         super().__init__()
         self.error = error
         self.started = started
+
+
+class Played(Said):
+    """A recording is shown elsewhere, or goes on otherwise."""
+
+    def __init__(self, playback: Playback) -> None:
+        super().__init__()
+        self.playback = playback
+
+
+class RecordingChanged(Said):
+    """A recording has begun, grown or ended."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        super().__init__()
+        self.recorded = recorded
+
+    def can_replace(self, message: Message) -> bool:
+        """Let a later one replace one not shown yet."""
+        return isinstance(message, RecordingChanged)
 
 
 class Closed(Said):

@@ -480,6 +480,8 @@ class Event:
 
 BLOCK_BYTES_MAX = 256
 """How much of a block ``Source.read_block`` returns at most."""
+RECORDING_BYTES = 256 << 20
+"""How large a recording may become where nothing else is asked for."""
 EVENTS_MAX = 10_000
 """How many events ``Source.events`` returns at most."""
 

@@ -58,6 +58,8 @@ class BatchOptions:
     """Files to write after the last snapshot."""
     fail_over: Limit | None = None
     """How much growth is let pass; None: any."""
+    opening: str | None = None
+    """What to say first, where it is not what is traced."""
 
 
 def run_batch(
@@ -77,7 +79,8 @@ def run_batch(
     with _stop_signals(command) as stop:
         try:
             source.start(lambda step: None)
-            _say(clean(ready_line(source.target, source.tracing)), messages)
+            opening = options.opening or ready_line(source.target, source.tracing)
+            _say(clean(opening), messages)
             if command is not None:
                 command.go()
             run = _print_snapshots(source, options, stop, out, messages)

@@ -33,7 +33,7 @@ def event_json(event: Event) -> str:
     document = {
         "version": JSON_VERSION,
         "event": str(event.kind),
-        "time": _json_time(event.time_ns, "microseconds"),
+        "time": json_time(event.time_ns, "microseconds"),
         "pid": event.pid,
         "thread": event.thread,
         "address": f"{event.address:#x}",
@@ -72,12 +72,12 @@ def snapshot_document(
     filters, in_pages = snapshot.filters, snapshot.growth is not None
     return {
         "version": JSON_VERSION,
-        "time": _json_time(snapshot.time_ns, "milliseconds"),
+        "time": json_time(snapshot.time_ns, "milliseconds"),
         "elapsed_s": round(snapshot.elapsed_s, 3),
         "mode": snapshot.mode,
-        "target": _json_target(snapshot.target),
+        "target": json_target(snapshot.target),
         "targets": [
-            {**_json_target(each.target), **_json_counters(each.totals), "note": each.note}
+            {**json_target(each.target), **_json_counters(each.totals), "note": each.note}
             for each in snapshot.processes
         ],
         "filters": {
@@ -119,7 +119,8 @@ def snapshot_document(
     }
 
 
-def _json_time(time_ns: int, precision: str) -> str:
+def json_time(time_ns: int, precision: str) -> str:
+    """Return nanoseconds since the epoch as ISO 8601 has it, in UTC."""
     when = datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC)
     return when.isoformat(timespec=precision).replace("+00:00", "Z")
 
@@ -144,7 +145,8 @@ def _json_block(block: LiveBlock) -> dict[str, Any]:
     }
 
 
-def _json_target(target: Target) -> dict[str, Any]:
+def json_target(target: Target) -> dict[str, Any]:
+    """Return a target's JSON object."""
     return {
         "pid": target.pid,
         "comm": _unicode(target.comm),
@@ -186,18 +188,20 @@ def _json_stack(reading: Reading, site: Site, frames: Sequence[Frame]) -> dict[s
         "estimated": reading.snapshot.estimated,
         "truncated": site.truncated,
         **({} if reading.snapshot.system is None else {"cache": _unicode(site.cache)}),
-        "frames": [
-            {
-                "address": f"{frame.address:#x}",
-                "symbol": _unicode(frame.symbol),
-                "offset": frame.offset,
-                "module": _unicode(frame.module),
-                "file": _unicode(frame.file),
-                "line": frame.line,
-                "inlined": frame.inlined,
-            }
-            for frame in frames
-        ],
+        "frames": [json_frame(frame) for frame in frames],
+    }
+
+
+def json_frame(frame: Frame) -> dict[str, Any]:
+    """Return a frame's JSON object."""
+    return {
+        "address": f"{frame.address:#x}",
+        "symbol": _unicode(frame.symbol),
+        "offset": frame.offset,
+        "module": _unicode(frame.module),
+        "file": _unicode(frame.file),
+        "line": frame.line,
+        "inlined": frame.inlined,
     }
 
 

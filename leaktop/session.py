@@ -7,10 +7,11 @@ its successor's (see ``messages.Said``).
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from textual.message import Message
 from textual.screen import Screen
@@ -23,14 +24,19 @@ from leaktop.ignore import IgnoreList, Sieve
 from leaktop.marks import START, mark_of
 from leaktop.model import Filters, Frame, Memory, Site, Snapshot, Tracing
 from leaktop.modes import Opening
+from leaktop.recorder import Recorded, Recorder, Recordings
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.help import NO_SETTINGS, Facts, HelpScreen, Settings
 from leaktop.screens.live import LiveScreen
 from leaktop.screens.main import MainScreen
 from leaktop.screens.tree import TreeScreen, TreeState
 from leaktop.source import Source
+from leaktop.source.timeline import Move, MoveKind
 from leaktop.tree_thread import BuiltTree, TreeThread, TreeWish
 from leaktop.widgets.status_bar import Stage, Status
+
+if TYPE_CHECKING:
+    from leaktop.player import Play, Player
 
 _Kept = TypeVar("_Kept")
 _KEPT_DETAILS = 64
@@ -53,14 +59,28 @@ class Session:
         ignored: IgnoreList = NOTHING,
         exports: Sequence[Path] = (),
         opening: Opening | None = None,
+        recordings: Recordings,
+        play: "Play | None" = None,
     ) -> None:
         """``screens`` returns what is on the screen, the one on top last.
 
         ``ignored``: stacks that the user does not want to see; ``exports``: files to write when it
-        is left; ``opening``: what the source was opened for, where it has two modes.
+        is left; ``opening``: what the source was opened for, where it has two modes. ``play`` makes
+        the collector where ``source`` is a recording.
         """
-        self.collector = Collector(source, post, delay_s, exports)
         self.status = Status(source.target, filters, notice=settings.notice)
+        self.recorder: Recorder | None = None
+        self.player: Player | None = None
+        self.collector: Collector
+        self._post = post
+        if play is not None:
+            self.collector = self.player = play(post, exports)
+            self.status = replace(self.status, playback=self.player.begin)
+        else:
+            self.recorder = Recorder(
+                source, self._recorded, path=recordings.path, limit=recordings.limit
+            )
+            self.collector = Collector(self.recorder, post, delay_s, exports)
         self.latest: say.SnapshotReady | None = None
         self.names: dict[int, tuple[Frame, ...]] = {}
         self.shown = 0
@@ -133,6 +153,14 @@ class Session:
             self.shown += 1
 
     @take.register
+    def _(self, message: say.Played) -> None:
+        self._change(playback=message.playback)
+
+    @take.register
+    def _(self, message: say.RecordingChanged) -> None:
+        self._change(recorded=message.recorded)
+
+    @take.register
     def _(self, message: say.SymbolsReady) -> None:
         self.names.update(message.frames)
         self._learn_problems(message.problems)
@@ -202,7 +230,8 @@ class Session:
 
     @take.register
     def _(self, message: say.TargetGone) -> None:
-        self._change(stage=Stage.GONE, progress=clean(message.reason))
+        if self.player is None:  # else it is there again before its end
+            self._change(stage=Stage.GONE, progress=clean(message.reason))
 
     @take.register
     def _(self, message: say.SourceFailed) -> None:
@@ -262,8 +291,34 @@ class Session:
         """Show what is going on besides; empty: no more."""
         self._change(activity=text)
 
+    def move(self, move: Move) -> None:
+        """Go elsewhere on a recording."""
+        if self.player is not None:
+            self.player.move(move)
+
+    def toggle_recording(self) -> None:
+        """Begin a recording in the current folder, or end the one that goes on."""
+        if self.recorder is None:
+            self._change(refused="this is a recording; copy its file")
+        else:
+            self.recorder.toggle()
+
+    def forget_recording(self, recorded: Recorded) -> None:
+        """Say no more of a recording that has ended."""
+        if self.status.recorded is recorded:
+            self._change(recorded=None)
+
+    def stop(self) -> None:
+        """End the recording and detach, waiting for a moment."""
+        if self.recorder is not None:
+            self.recorder.finish()
+        self.collector.stop()
+
     def pause(self) -> None:
-        """Freeze what is shown, or let it go on."""
+        """Freeze what is shown, or let it go on; so a recording plays, or does not."""
+        if self.player is not None:
+            self.player.move(Move(MoveKind.PLAY))
+            return
         self._change(paused=not self.status.paused)
         if not self.status.paused and self.latest is not None:
             self._show_latest()
@@ -338,11 +393,22 @@ class Session:
         if self.latest is not None:
             reading = self.latest.reading
             lost = {name: count for name, count in reading.snapshot.lost.items() if count}
+            if self.player is not None:
+                note = reading.snapshot.note
+                stage = Stage.TRACING if note is None else Stage.GONE
+                self.status = replace(self.status, stage=stage, progress=clean(note or ""))
             self._change(reading=reading, trend=self.latest.trend, losses=lost)
 
     def _change(self, **changes: object) -> None:
         self.status = replace(self.status, **changes)  # type: ignore[arg-type]
         self.update()
+
+    # Called by the recorder's thread.
+    def _recorded(self, recorded: Recorded) -> None:
+        message = say.RecordingChanged(recorded)
+        message.collector = self.collector
+        with suppress(RuntimeError):  # the screen's loop has ended
+            self._post(message)
 
     # None on the way out.
     @property

@@ -29,11 +29,13 @@ from leaktop.widgets.log import LogView
 from leaktop.widgets.notes import NotesView, problems_of
 from leaktop.widgets.rows import RowsView
 from leaktop.widgets.status_bar import FilterLine, Status, StatusBar
+from leaktop.widgets.time_line import TimeLine
 from leaktop.widgets.trend import trend_text
 from leaktop.widgets.verdict import VerdictLine
 
 _CACHE_CELLS = 24
 _TREND_CELLS = 120
+_LATE_S = 3.0  # ages and sizes that are this old say so
 
 
 class Pane(Enum):
@@ -74,6 +76,7 @@ class StackHead(LinesView):
         self._pages = False
         self._since: tuple[Mark, float] | None = None
         self._ignored = False
+        self._time_ns = 0
         self._detail: StackDetail | None = None
         self._trend = Trend()
 
@@ -86,13 +89,15 @@ class StackHead(LinesView):
         estimated: bool,
         pages: bool,
         ignored: bool,
+        time_ns: int,
     ) -> None:
-        """Show the figures of the last tick; not ``held``: those of when it held something.
+        """Show the figures of a tick; not ``held``: those of when it held something.
 
         ``pages``: they are of growth mode. ``ignored``: the user does not want to see it in tables.
+        ``time_ns``: of the tick.
         """
         self._site, self._growth, self._held, self._estimated = site, growth, held, estimated
-        self._pages, self._ignored = pages, ignored
+        self._pages, self._ignored, self._time_ns = pages, ignored, time_ns
         self.repaint()
 
     def show_mark(self, mark: Mark | None, elapsed_s: float) -> None:
@@ -147,6 +152,9 @@ class StackHead(LinesView):
         line.put(" oldest ", dim).put(oldest if exact is None else fmt.format_age(exact))
         if detail and detail.newest_s is not None:
             line.put("  newest ", dim).put(fmt.format_age(detail.newest_s))
+        late_s = (self._time_ns - detail.time_ns) / 1e9 if detail else 0.0
+        if late_s > _LATE_S:
+            line.put(f"  {fmt.format_age(late_s)} ago", self.style("warn"))
         line.put("  allocs ", dim).put(fmt.format_count(counters.allocs, estimated=mark))
         line.put("  frees ", dim).put(fmt.format_count(counters.frees, estimated=mark))
         if detail and detail.bytes_error:
@@ -217,6 +225,7 @@ class DetailScreen(LiveScreen):
         self._problems: Mapping[str, str] = {}
         self.has_detail = False
         self._bar = StatusBar()
+        self._time_line = TimeLine()
         self._filter_line = FilterLine()
         self._head = StackHead()
         self._verdict = VerdictLine()
@@ -256,6 +265,7 @@ class DetailScreen(LiveScreen):
                 yield self._sizes
                 yield self._lifetimes
                 yield self._chart
+        yield self._time_line
         yield self._keys
 
     def on_mount(self) -> None:
@@ -266,6 +276,7 @@ class DetailScreen(LiveScreen):
         """Show the state of things."""
         self._bar.show(status)
         self._filter_line.show(status)
+        self._time_line.show(status.playback)
         reading = status.reading
         lost = reading.snapshot.lost if reading else {}
         self._paused = status.paused
@@ -285,6 +296,7 @@ class DetailScreen(LiveScreen):
             estimated=self._estimated,
             pages=self._pages,
             ignored=self.site.stack_id in status.ignored.entries,
+            time_ns=reading.snapshot.time_ns if reading else 0,
         )
         self._head.show_mark(status.mark, reading.snapshot.elapsed_s if reading else 0.0)
         verdicts = reading.verdicts if reading else {}

@@ -45,10 +45,21 @@ KEYS = (
     ("y", "copy the stack as text for a bug report: to the clipboard, where the terminal takes"
      " OSC 52, and to a file"),
     ("X", "growth mode instead of exact tracing of the same process, or back; each begins anew"),
+    ("R", "record all that is seen to a file in the current folder, or end that;"
+     " leaktop --replay FILE shows it again"),
     ("o", "of a command that leaktop started: show what it printed, or hide it; Tab goes between"),
     ("? F1", "this help"),
     ("q Ctrl+C", "quit; the target goes on untouched. A command that leaktop started: asks first"),
 )  # fmt: skip
+
+REPLAY_KEYS = (
+    ("Space p", "play, or stand still; at the end: from the begin again"),
+    ("← → , .", "one snapshot back or on; in a stack ← goes back to the table, and , . step"),
+    ("[ ]", "a minute back or on"),
+    ("{ }", "to the begin, to the end"),
+    ("x", "play 1, 4, 16 or 64 times as fast as it was"),
+)
+"""What keys do besides where a recording is shown."""
 
 COLUMNS = (
     ("BYTES", "held now by blocks that this stack allocated since counting started"),
@@ -92,6 +103,12 @@ SIGNS = (
     ("?", "in a name: a character that is not shown because it could harm the terminal"),
 )
 
+_SECTIONS = (
+    ("KEYS", KEYS),
+    ("KEYS OF A RECORDING", REPLAY_KEYS),
+    ("COLUMNS", COLUMNS),
+    ("SIGNS", SIGNS),
+)
 _KEY_WIDTH = 11
 _NAME_MAX = 20
 Line = tuple[str, str, str]
@@ -210,7 +227,15 @@ class HelpText(TextView):
             slowed = fmt.format_estimate(self._facts.estimate)
             yield from _wrapped(f"Tracing slows it {slowed}.", width)
         yield from _unnamed(self._facts.problems, width)
-        yield from sections((("KEYS", KEYS), ("COLUMNS", COLUMNS), ("SIGNS", SIGNS)), width)
+        yield from sections(
+            (
+                ("KEYS", KEYS),
+                ("KEYS OF A RECORDING", REPLAY_KEYS),
+                ("COLUMNS", COLUMNS),
+                ("SIGNS", SIGNS),
+            ),
+            width,
+        )
         yield from _probes(self._facts.tracing, width)
         yield from _configuration(self._facts.settings, width)
         yield from _memory(self._facts.memory, width)

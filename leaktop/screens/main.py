@@ -23,6 +23,7 @@ from leaktop.widgets.rows import RowsView
 from leaktop.widgets.site_columns import Rows
 from leaktop.widgets.site_table import SiteTable
 from leaktop.widgets.status_bar import FilterLine, Stage, Status, StatusBar
+from leaktop.widgets.time_line import TimeLine
 from leaktop.widgets.verdict import VerdictLine
 
 _HINTS = (
@@ -55,6 +56,25 @@ _SHORT_HINTS = (
     ("f", "frame"),  # last, since there is no room for all of them at 80 columns
 )
 _RESUME_S = 0.25
+_REPLAY_HINTS = (
+    ("Space", "play"),
+    ("← →", "step"),
+    ("[ ]", "a minute"),
+    ("{ }", "begin and end"),
+    ("x", "speed"),
+    *(hint for hint in _HINTS if hint[0] not in ("z Z", "+ -", "Space")),
+)
+_SHORT_REPLAY_HINTS = (
+    ("Space", "play"),
+    ("←→", "step"),
+    ("[]", "1m"),
+    ("{}", "ends"),
+    ("x", "speed"),
+    ("Enter", "open"),
+    ("/", "filter"),
+    ("?", "help"),
+    ("q", "quit"),
+)
 
 
 class MainScreen(LiveScreen):
@@ -118,6 +138,7 @@ class MainScreen(LiveScreen):
         self._processes: Mapping[int, Target] = {}
         self._resume_pending = False
         self._bar = StatusBar()
+        self._time_line = TimeLine()
         self._line = FilterLine()
         self._filters = FilterBar(self._line)
         self.table = SiteTable(columns)
@@ -133,7 +154,15 @@ class MainScreen(LiveScreen):
         yield self.table
         yield self._stack
         yield self._verdict
-        if self._output is None:
+        yield self._time_line
+        if self._status.playback is not None:
+            arrows = {"← →": ", .", "←→": ",."} if self._bar.ascii_only else {}
+            hints = [
+                [(arrows.get(key, key), word) for key, word in each]
+                for each in (_REPLAY_HINTS, _SHORT_REPLAY_HINTS)
+            ]
+            yield KeyHints(*hints)
+        elif self._output is None:
             yield KeyHints((*self._back, *_HINTS), (*self._back, *_SHORT_HINTS))
         else:
             yield self._output
@@ -150,6 +179,7 @@ class MainScreen(LiveScreen):
         self._status, self._names = replace(status, pattern=self.pattern), names
         self._bar.show(self._status)
         self._line.show(self._status)
+        self._time_line.show(self._status.playback)
         self._show_rows()
 
     @property

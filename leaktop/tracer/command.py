@@ -12,12 +12,12 @@ from leaktop.command import Command, Output, describe_end, open_terminal, shown
 from leaktop.format import clean
 from leaktop.model import Snapshot, Target
 from leaktop.source import Source
+from leaktop.source.relayed import RelayedSource
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import this_machine
 from leaktop.tracer.held_start import HeldStart
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.process import NO_TARGET
-from leaktop.tracer.relayed import RelayedSource
 
 _LAST_WORDS_S = 0.2
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from leaktop.model import KERNEL, CodeMapping, Frame, Target
 from leaktop.source import Source
+from leaktop.source.relayed import RelayedSource
 from leaktop.tracer import TracerError
 from leaktop.tracer.process import NO_TARGET, Process
-from leaktop.tracer.relayed import RelayedSource
 
 
 class DeferredSource(RelayedSource):

@@ -12,6 +12,8 @@ from leaktop.analyze import Reading
 from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.marks import Mark
 from leaktop.model import UNLIMITED, Estimate, Filters, System, Target, Trend
+from leaktop.recorder import Recorded, how_it_goes
+from leaktop.source.timeline import Playback
 from leaktop.widgets.lines import LineBuilder, LinesView
 from leaktop.widgets.trend import trend_text
 
@@ -59,6 +61,10 @@ class Status:
     """Since when changes are shown, where they are."""
     only_grown: bool = False
     """Only stacks are shown that have grown since ``mark``."""
+    recorded: Recorded | None = None
+    """The recording that goes on, or has just ended."""
+    playback: Playback | None = None
+    """Where on a recording it is that is shown; None where it is live."""
 
 
 class StatusBar(LinesView):
@@ -98,7 +104,11 @@ class StatusBar(LinesView):
         state, state_style = _state(status)
         reading = status.reading
         target = status.target if reading is None else reading.snapshot.target
-        room = line.left - cell_len(state) - 2
+        recorded = status.recorded
+        rec = ""
+        if recorded is not None and recorded.why_ended is None:
+            rec = f"REC {fmt.format_bytes(recorded.size)} "
+        room = line.left - cell_len(rec + state) - 2
         line.put(" leaktop ", self.style("title"))
         processes = () if reading is None else reading.snapshot.processes
         if processes:
@@ -120,8 +130,8 @@ class StatusBar(LinesView):
             if cells > 1:
                 blocks, span = trend_text(status.trend, cells, ascii_only=self.ascii_only)
                 line.put(" ").put(blocks, self.style("good")).put(span, dim)
-        gap = line.left - cell_len(state) - 1
-        line.put(" " * max(1, gap)).put(state, self.style(state_style))
+        gap = line.left - cell_len(rec + state) - 1
+        line.put(" " * max(1, gap)).put(rec, self.style("bad")).put(state, self.style(state_style))
 
     def _rates_line(self, line: LineBuilder, status: Status) -> None:
         dim = self.style("dim")
@@ -219,6 +229,8 @@ def _state(status: Status) -> tuple[str, str]:
         return f"[{status.stage.value.upper()}]", "bad"
     if status.paused:
         return "[PAUSED]", "warn"
+    if status.playback is not None:
+        return "[replay]", "warn"
     if status.stage is Stage.TRACING and _in_growth_mode(status):
         return "[growth]", "good"
     return f"[{status.stage.value}]", "good" if status.stage is Stage.TRACING else "warn"
@@ -283,6 +295,9 @@ def _alerts(status: Status) -> list[tuple[str, str]]:
     if status.estimate is not None and status.estimate.much and status.stage is Stage.TRACING:
         slowed = fmt.format_estimate(status.estimate)
         alerts.append(("warn", f"! slowed {slowed}: X growth, + sample"))
+    if status.recorded is not None and status.recorded.why_ended is not None:
+        style, sign = ("bad", "! ") if status.recorded.failed else ("good", "")
+        alerts.append((style, fmt.clean(sign + how_it_goes(status.recorded))))
     if status.refused:
         alerts.append(("warn", f"! not changed: {status.refused}"))
     if status.notice:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.harness import ROOT, Leaktop, parse, wait_until
+from tests.live.harness import ROOT, Leaktop, parse, run_leaktop, wait_until
 from tests.live.terminal import ENTER, Terminal
 
 pytestmark = pytest.mark.live
@@ -80,6 +80,17 @@ def test_example_ends_with_the_demo(
     pid = example_pid(line)
     demo.stop(how)
     assert_ends(pid)
+
+
+def test_where_tracing_is_not_permitted_a_recording_is_shown() -> None:
+    # as in a container: root without what BPF needs
+    confined = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-all", *DEMO)
+    demo = run_leaktop("--json", command=confined)
+    assert demo.code == 0
+    text = "\n".join(demo.err)
+    assert "needs CAP_BPF" in text
+    assert "demo: so this is a recording of it" in text
+    assert [parse(line)["target"]["comm"] for line in demo.out] == ["leaky"] * 3
 
 
 def test_on_a_terminal_the_screen() -> None:

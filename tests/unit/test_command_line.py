@@ -97,6 +97,10 @@ def test_defaults() -> None:
         "probe_at_entry": False,
         "max_allocs": 1_000_000,
         "max_stacks": 16_384,
+        "record": None,
+        "record_limit": 256 << 20,
+        "replay": None,
+        "diff": None,
         "batch": True,  # standard output is no terminal here
         "json": False,
         "iterations": None,
