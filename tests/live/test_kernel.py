@@ -160,6 +160,20 @@ def test_slab_objects_by_cache(trace_kernel: Trace) -> None:
     )
 
 
+def test_lifetimes(trace_kernel: Trace) -> None:
+    leaktop = trace_kernel()
+    count = 300
+    with eventfds(1):
+        with eventfds(count):
+            leaktop.snapshot_from_now()  # a tick of 0.2 s lies between
+        wait_until(
+            lambda: direct(leaktop.snapshot(), "do_eventfd")[0]["frees"] == count, "they are freed"
+        )
+        (context,) = direct(leaktop.snapshot(), "do_eventfd")
+        held = {band["from_s"]: band["frees"] for band in context["lifetimes"]}
+        assert sum(frees for from_s, frees in held.items() if from_s > 0.1) == count
+
+
 def test_a_bpf_map_is_freed_by_another_process(trace_kernel: Trace) -> None:
     leaktop = trace_kernel()
     entries, maps = 64, 3
