@@ -44,8 +44,8 @@ def test_live_and_replayed_are_equal_to_the_byte(
     replayed = subprocess.run(
         ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *LEAKTOP,
          "--replay", str(path), "--json", "-T", "100"],
-        cwd="/", env=environment({"HOME": "/nonexistent"}), capture_output=True, text=True,
-        check=True,
+        cwd="/", env=environment(dict.fromkeys(("HOME", "XDG_CONFIG_HOME"), "/nonexistent")),
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert replayed.stdout.splitlines() == live
     (said,) = replayed.stderr.splitlines()

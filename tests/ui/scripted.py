@@ -401,7 +401,7 @@ def detail(stack_id: int, *, error: float = 0.0) -> StackDetail:
         sizes[bit] = count
     return StackDetail(
         stack_id=stack_id,
-        time_ns=START_NS + 60 * 10**9,
+        time_ns=START_NS + 3600 * 10**9,
         ages=Histogram(
             edges=(0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 60.0, 600.0, 3600.0),
             bytes=tuple(48 * count for count in counts),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.ui.scripted import (
     LINES,
     MEMORY,
     NAMES,
+    START_NS,
     TARGET,
     TRACING,
     detail,
@@ -65,7 +67,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, shots: list[Snapshot]) -> Pat
             out.names(NAMES, lines=False)
             out.names(LINES, lines=True)
         if number == 20:
-            out.detail(detail(LEAK))
+            out.detail(replace(detail(LEAK), time_ns=START_NS + 60 * 10**9))
     out.end("enough")
     return file
 

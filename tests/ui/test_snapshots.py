@@ -2,22 +2,27 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
+from leaktop import player
 from leaktop.app import LeaktopApp
 from leaktop.config import Config
 from leaktop.ignore import Entry
-from leaktop.model import KERNEL, Counters, Frame, ProcessState, Site, System, Tracing
+from leaktop.model import KERNEL, Counters, Filters, Frame, ProcessState, Site, System, Tracing
 from leaktop.screens.help import HelpText
 from leaktop.screens.question import QuestionScreen
 from leaktop.screens.tree import TreeScreen
 from leaktop.source import SourceError
+from leaktop.source.recording import Header, RecordingWriter
+from leaktop.source.replay import ReplaySource
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.log import LogView
-from tests.ui.driving import Driver, make_app
+from tests.ui.driving import NEVER, Driver, make_app
 from tests.ui.picking import DEAR, Machine, PickerDriver, make_picker
 from tests.ui.scripted import (
     JEMALLOC,
@@ -389,6 +394,33 @@ def test_picture(
         for _ in source.snapshots:
             await driver.tick()
         await script(driver)
+
+    assert snap_compare(app, terminal_size=size, run_before=drive)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_picture_of_a_recording(
+    size: tuple[int, int],
+    snap_compare: Compare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(player, "_gap_s", lambda _: NEVER)
+    path = tmp_path / "r.leaktop"
+    out = RecordingWriter(path, path.open("xb"), Header(TARGET, 0), 1 << 30)
+    for t in range(1, 201):
+        lost = {"truncated": 12 if t > 150 else 0}
+        out.snapshot(snapshot(float(t), sites_at(t), lost=lost))
+        out.names(_main().names, lines=False)
+    out.end("enough")
+    source = ReplaySource(path)
+    app = LeaktopApp(source, filters=Filters(), play=partial(player.Player, source))
+
+    async def drive(pilot: Pilot[int]) -> None:
+        driver = Driver(app, source, pilot)  # type: ignore[arg-type]
+        await driver.press("right_square_bracket", "right_square_bracket", "right", "x")
+        await driver.until(lambda: "snapshot 122/200" in driver.text())
+        await driver.named()
 
     assert snap_compare(app, terminal_size=size, run_before=drive)
 
