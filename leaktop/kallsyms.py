@@ -134,7 +134,8 @@ class KernelSymbols:
         for at in lines:
             kind = self._text[at + _DIGITS + 1]
             end = self._text.find(b"\n", at, at + _HEAD + 2 * _MAX_NAME)
-            name, _, module = self._text[at + _HEAD : max(end, at)].partition(b"\t")
+            line = self._text[at + _HEAD : max(end, at)]
+            name, module = (part.strip() for part in line.partition(b"\t")[::2])
             if kind not in _CODE or not name:
                 continue
             rank = (len(name) - len(name.lstrip(b"_")), kind not in _GLOBAL)
@@ -142,7 +143,7 @@ class KernelSymbols:
                 best, chosen = rank, (name[:_MAX_NAME], module[:_MAX_NAME])
         if chosen is None:
             return None
-        text, place = (each.decode("utf-8", "backslashreplace").strip() for each in chosen)
+        text, place = (each.decode("utf-8", "backslashreplace") for each in chosen)
         return KernelSymbol(text, start, place or KERNEL)
 
 

@@ -98,7 +98,7 @@ def test_a_stack_says_all_that_is_known_of_it() -> None:
         "1152000 bytes in 24000 blocks",
         "Suspicion 0.97: <grows> & never frees",
         "#1  session_open+0x1f [leaky+0x1178] /src/leaky/session.c:88",
-        "from 0 to 3, over the last 4 snapshots",
+        "from 0 to 3, over the last 3.0s",
         "10s-30s",
         "32-63",
     ):

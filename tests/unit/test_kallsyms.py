@@ -147,6 +147,12 @@ LINES = st.one_of(
 )
 
 
+@pytest.mark.parametrize("name", [b"\x0b", b" ", b"\t[module]"])
+def test_name_of_white_space_is_none(path: Path, name: bytes) -> None:
+    path.write_bytes(b"ffffffff81000000 T %s\n" % name)
+    assert KernelSymbols(path).find(BASE) is None
+
+
 def test_damaged_text_says_nothing_at_worst(path: Path) -> None:
     @settings(
         max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
