@@ -103,7 +103,9 @@ class Evidence:
         for piece in self._pieces:
             age = self._now - piece.start
             here = ~found & (seconds <= age)
-            then[here] = (allocs - (allocs - piece.allocs) * np.minimum(seconds, age) / age)[here]
+            then[here] = (
+                allocs - (allocs - piece.allocs) * np.minimum(seconds, age) / max(age, PIECE_S / 2)
+            )[here]
             found |= here
             if found.all():
                 break

@@ -81,7 +81,8 @@ class Judge:
     """
 
     def __init__(self) -> None:
-        self._elapsed = self._now = self._idle = 0.0
+        self._elapsed: float | None = None  # at the last snapshot
+        self._now = self._idle = 0.0  # time counts from the first one on
         self._totals: tuple[int, int] = (0, 0)
         self._row_of: dict[int, int] = {}
         self._ids: list[int] = []
@@ -111,14 +112,15 @@ class Judge:
         """
         if snapshot.growth is not None:
             return Verdicts((), (), None)
-        passed = snapshot.elapsed_s - self._elapsed
+        first = self._elapsed is None
+        passed = 0.0 if self._elapsed is None else snapshot.elapsed_s - self._elapsed
         self._elapsed = snapshot.elapsed_s
         self._idle = 0.0 if self._moved(snapshot.totals) else self._idle + passed
         if self._idle <= IDLE_S:
             self._now += passed
         rows = self._rows_of(snapshot.sites)
         self._take(rows, snapshot.sites)
-        if passed > 0 and self._idle <= IDLE_S:
+        if (passed > 0 and self._idle <= IDLE_S) or first:
             state = self._state
             self._floors.add(self._now, state["level"], state["allocs_before"], self._now - passed)
             state["allocs_before"][:] = state["allocs"]

@@ -132,6 +132,12 @@ def test_without_lifetimes_frees_speak_against_a_leak() -> None:
     assert found[0].score < SUSPICIOUS
 
 
+def test_what_was_before_the_first_look_is_not_known() -> None:
+    late = verdicts([made(LEAKS["slow_leak"], 1)], np.arange(100.0, 106))[-1][0]
+    assert late.score < SUSPICIOUS
+    assert late.reason == "grows 48 B/s for 5 s, no block ever freed"
+
+
 def test_growth_mode_is_not_judged() -> None:
     site = Site(1, Counters(4096, 1, 1), ())
     shown = replace(snapshot([site], 1.0), growth=Growth(None))
