@@ -38,7 +38,7 @@ class Evidence:
     def __init__(
         self,
         floors: Floors,
-        rows: NDArray[np.intp],
+        rows: NDArray[np.intp] | slice,
         now: float,
         *,
         level: Floats,

@@ -210,8 +210,11 @@ class Judge:
     # Thousands of stacks hold what they have held for long: of those nothing new can be said.
     def _weigh(self, passed: float) -> None:
         state, now = self._state, self._now
-        rows = np.flatnonzero((now - state["moved"] < STILL_S) | (state["score"] > NO_SCORE))
-        one = {name: values[rows] for name, values in state.items()}
+        moving = (now - state["moved"] < STILL_S) | (state["score"] > NO_SCORE)
+        rows: NDArray[np.intp] | slice = np.flatnonzero(moving)
+        if moving.sum() > self._size // 2:  # all of them cost less than a choice
+            rows = slice(None)
+        one = {name: values[rows].copy() for name, values in state.items()}
         evidence = Evidence(
             self._floors,
             rows,
