@@ -33,6 +33,8 @@ STILL_S = 10.0
 """A stack that has held the same for this long is judged again once that changes,"""
 NO_SCORE = 0.005
 """if its score is below this, which is 0 in two digits."""
+AT_ONCE = 2000
+"""Stacks whose lifetimes are looked at in a tick; where more have freed, they take turns."""
 ABSENT_S = 60.0
 """A stack that has held nothing for this long may be forgotten."""
 
@@ -89,6 +91,7 @@ class Judge:
         self._rows: NDArray[np.intp] = np.zeros(0, np.intp)
         self._free: list[int] = []
         self._floors = Floors()
+        self._turn = 0
         self._seen: list[tuple[int, ...]] = []  # lifetimes as they came last, by row
         self._frees = np.zeros((_BANDS, 0))  # at least as long-lived as each band begins
         self._state: dict[str, Floats] = {name: np.zeros(0) for name in _FIELDS}
@@ -189,6 +192,9 @@ class Judge:
         lifetimes, seen = list(map(_LIFETIMES, sites)), self._seen
         same = map(is_, lifetimes, [seen[row] for row in rows])
         changed = np.flatnonzero(~np.fromiter(same, bool, len(rows))).tolist()
+        if len(changed) > AT_ONCE:
+            self._turn = (self._turn + AT_ONCE) % len(changed)
+            changed = (changed + changed)[self._turn : self._turn + AT_ONCE]
         for i in changed:
             seen[rows[i]] = lifetimes[i]
         if (

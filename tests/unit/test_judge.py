@@ -163,6 +163,20 @@ def test_stacks_that_come_and_go_are_forgotten() -> None:
     assert judge.rows <= 16_384  # of 39,900
 
 
+def test_where_very_many_free_all_have_their_turn() -> None:
+    judge = Judge()
+    for now in range(1, 41):
+        sites = [
+            # half of what is allocated is freed after some seconds, or none of it
+            Site(i, Counters(64 * now, now, now * (1 + i % 2), now * (i % 2)), (), 1.0,
+                 lifetimes=(*[0] * 13, now * (i % 2), *[0] * 10))
+            for i in range(5000)
+        ]  # fmt: skip
+        found = judge.add(snapshot(sites, float(now)))
+    assert "no block ever freed" in found[0].reason
+    assert {found[i].reason for i in range(1, 5000, 2)} == {found[1].reason}
+
+
 Frees = st.lists(st.integers(0, 2**40), min_size=24, max_size=24)
 Sites = st.dictionaries(
     st.integers(0, 400), st.tuples(st.integers(0, 2**50), st.integers(1, 2**40), Frees)
