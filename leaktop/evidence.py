@@ -38,7 +38,7 @@ class Evidence:
     def __init__(
         self,
         floors: Floors,
-        rows: NDArray[np.intp],
+        rows: NDArray[np.intp] | slice,
         now: float,
         *,
         level: Floats,
@@ -103,7 +103,9 @@ class Evidence:
         for piece in self._pieces:
             age = self._now - piece.start
             here = ~found & (seconds <= age)
-            then[here] = (allocs - (allocs - piece.allocs) * np.minimum(seconds, age) / age)[here]
+            then[here] = (
+                allocs - (allocs - piece.allocs) * np.minimum(seconds, age) / max(age, PIECE_S / 2)
+            )[here]
             found |= here
             if found.all():
                 break

@@ -33,6 +33,8 @@ STILL_S = 10.0
 """A stack that has held the same for this long is judged again once that changes,"""
 NO_SCORE = 0.005
 """if its score is below this, which is 0 in two digits."""
+AT_ONCE = 2000
+"""Stacks whose lifetimes are looked at in a tick; where more have freed, they take turns."""
 ABSENT_S = 60.0
 """A stack that has held nothing for this long may be forgotten."""
 
@@ -81,13 +83,15 @@ class Judge:
     """
 
     def __init__(self) -> None:
-        self._elapsed = self._now = self._idle = 0.0
+        self._elapsed: float | None = None  # at the last snapshot
+        self._now = self._idle = 0.0  # time counts from the first one on
         self._totals: tuple[int, int] = (0, 0)
         self._row_of: dict[int, int] = {}
         self._ids: list[int] = []
         self._rows: NDArray[np.intp] = np.zeros(0, np.intp)
         self._free: list[int] = []
         self._floors = Floors()
+        self._turn = 0
         self._seen: list[tuple[int, ...]] = []  # lifetimes as they came last, by row
         self._frees = np.zeros((_BANDS, 0))  # at least as long-lived as each band begins
         self._state: dict[str, Floats] = {name: np.zeros(0) for name in _FIELDS}
@@ -111,14 +115,15 @@ class Judge:
         """
         if snapshot.growth is not None:
             return Verdicts((), (), None)
-        passed = snapshot.elapsed_s - self._elapsed
+        first = self._elapsed is None
+        passed = 0.0 if self._elapsed is None else snapshot.elapsed_s - self._elapsed
         self._elapsed = snapshot.elapsed_s
         self._idle = 0.0 if self._moved(snapshot.totals) else self._idle + passed
         if self._idle <= IDLE_S:
             self._now += passed
         rows = self._rows_of(snapshot.sites)
         self._take(rows, snapshot.sites)
-        if passed > 0 and self._idle <= IDLE_S:
+        if (passed > 0 and self._idle <= IDLE_S) or first:
             state = self._state
             self._floors.add(self._now, state["level"], state["allocs_before"], self._now - passed)
             state["allocs_before"][:] = state["allocs"]
@@ -187,6 +192,9 @@ class Judge:
         lifetimes, seen = list(map(_LIFETIMES, sites)), self._seen
         same = map(is_, lifetimes, [seen[row] for row in rows])
         changed = np.flatnonzero(~np.fromiter(same, bool, len(rows))).tolist()
+        if len(changed) > AT_ONCE:
+            self._turn = (self._turn + AT_ONCE) % len(changed)
+            changed = (changed + changed)[self._turn : self._turn + AT_ONCE]
         for i in changed:
             seen[rows[i]] = lifetimes[i]
         if (
@@ -208,8 +216,11 @@ class Judge:
     # Thousands of stacks hold what they have held for long: of those nothing new can be said.
     def _weigh(self, passed: float) -> None:
         state, now = self._state, self._now
-        rows = np.flatnonzero((now - state["moved"] < STILL_S) | (state["score"] > NO_SCORE))
-        one = {name: values[rows] for name, values in state.items()}
+        moving = (now - state["moved"] < STILL_S) | (state["score"] > NO_SCORE)
+        rows: NDArray[np.intp] | slice = np.flatnonzero(moving)
+        if moving.sum() > self._size // 2:  # all of them cost less than a choice
+            rows = slice(None)
+        one = {name: values[rows].copy() for name, values in state.items()}
         evidence = Evidence(
             self._floors,
             rows,

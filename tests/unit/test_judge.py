@@ -132,6 +132,12 @@ def test_without_lifetimes_frees_speak_against_a_leak() -> None:
     assert found[0].score < SUSPICIOUS
 
 
+def test_what_was_before_the_first_look_is_not_known() -> None:
+    late = verdicts([made(LEAKS["slow_leak"], 1)], np.arange(100.0, 106))[-1][0]
+    assert late.score < SUSPICIOUS
+    assert late.reason == "grows 48 B/s for 5 s, no block ever freed"
+
+
 def test_growth_mode_is_not_judged() -> None:
     site = Site(1, Counters(4096, 1, 1), ())
     shown = replace(snapshot([site], 1.0), growth=Growth(None))
@@ -155,6 +161,20 @@ def test_stacks_that_come_and_go_are_forgotten() -> None:
         found = judge.add(snapshot([steady, *passing], float(now)))
     assert found[1].score > 0.9
     assert judge.rows <= 16_384  # of 39,900
+
+
+def test_where_very_many_free_all_have_their_turn() -> None:
+    judge = Judge()
+    for now in range(1, 41):
+        sites = [
+            # half of what is allocated is freed after some seconds, or none of it
+            Site(i, Counters(64 * now, now, now * (1 + i % 2), now * (i % 2)), (), 1.0,
+                 lifetimes=(*[0] * 13, now * (i % 2), *[0] * 10))
+            for i in range(5000)
+        ]  # fmt: skip
+        found = judge.add(snapshot(sites, float(now)))
+    assert "no block ever freed" in found[0].reason
+    assert {found[i].reason for i in range(1, 5000, 2)} == {found[1].reason}
 
 
 Frees = st.lists(st.integers(0, 2**40), min_size=24, max_size=24)
