@@ -181,6 +181,10 @@ class Session:
     def _(self, message: say.DetailReady) -> None:
         if message.detail is not None:
             _keep(self._details, message.stack_id, message)
+        elif self.player is not None:  # what was read later must not stay
+            self._details.pop(message.stack_id, None)
+            if (screen := self._detail_of(message.stack_id)) is not None:
+                screen.has_detail = False
         if (screen := self._detail_of(message.stack_id)) is not None and not (
             self.status.paused and screen.has_detail
         ):

@@ -460,6 +460,7 @@ def _added(
             lifetimes = tuple(lived)
         if len(lifetimes) not in (0, len(LIFETIME_EDGES_S)):
             raise _nonsense()
-    if not sane or any(not -_FIGURE_MAX < each < _FIGURE_MAX for each in (*figures, *lifetimes)):
+    all_figures = figures + lifetimes
+    if not sane or min(all_figures) <= -_FIGURE_MAX or max(all_figures) >= _FIGURE_MAX:
         raise _nonsense()
     return _Row(figures, oldest, exact, lifetimes)

@@ -222,6 +222,9 @@ async def test_a_stack_of_a_recording(path: Path) -> None:
         await driver.press("full_stop")
         await at(driver, 121)
         assert driver.app.screen is screen
+        await driver.press("left_curly_bracket")
+        await driver.until(lambda: "not recorded by then" in driver.text())
+        assert " ago" not in driver.text()
         await driver.press("a")
         await driver.until(lambda: "a recording has no single blocks" in driver.text())
         await driver.press("l")
