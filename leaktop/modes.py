@@ -42,6 +42,10 @@ class Modes:
     fixed: str = ""
     """Why what is traced from the start has one mode only; empty where it has two."""
 
+    def first(self, limits: Filters) -> Opening | None:
+        """Return what is opened from the start; None where that has not two modes."""
+        return None if self.process is None else Opening(self.process, self.growth, limits)
+
 
 def open_apart(modes: Modes, opening: Opening, post: Callable[[Message], object]) -> None:
     """Open a source in a thread of its own; posts ``SourceOpened`` or ``OpenFailed``."""

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from textual.message import Message
 
-from leaktop.collector import Collector, TickThread
+from leaktop.collector import Collector
 from leaktop.excerpt import Reader
+from leaktop.feed import Feed
 from leaktop.history import WINDOW_S, History
 from leaktop.invoker import invoker
 from leaktop.judge import Judge
@@ -21,8 +22,10 @@ from leaktop.messages import Played
 from leaktop.source import SourceError
 from leaktop.source.replay import ReplaySource
 from leaktop.source.timeline import SPEEDS, Move, MoveKind, Playback, Tick
+from leaktop.ticking import TickThread
 
 _ROWS_AGAIN = 200_000  # stacks in all of the snapshots that are read again after a jump
+_DELAY_S = 1.0  # its own times count, but a collector has one
 _LONGEST_GAP_S = 3.0  # a recording stands still no longer than this
 
 
@@ -40,7 +43,7 @@ class Player(Collector):
         exports: Sequence[Path] = (),
     ) -> None:
         self._replay = source
-        super().__init__(source, post, 1.0, exports)
+        super().__init__(source, post, _DELAY_S, exports)
 
     @property
     def begin(self) -> Playback:
@@ -53,7 +56,7 @@ class Player(Collector):
 
     def make_ticks(self) -> TickThread:
         """Return the thread that plays."""
-        return _PlayThread(self, self._replay)
+        return _PlayThread(self._feed, self._replay, self._exports, self.do_apart)
 
     def reader(self) -> Reader | None:
         """Return who called: what a recording names is read with nobody else's rights.
@@ -66,8 +69,14 @@ class Player(Collector):
 
 
 class _PlayThread(TickThread):
-    def __init__(self, owner: Player, source: ReplaySource) -> None:
-        super().__init__(owner)
+    def __init__(
+        self,
+        feed: Feed,
+        source: ReplaySource,
+        exports: Sequence[Path],
+        do_apart: Callable[[Callable[[], None]], None],
+    ) -> None:
+        super().__init__(feed, _DELAY_S, exports, do_apart)
         self._replay = source
         self._playback = Playback(source.ticks, 0, damage=source.damage)
         self._shown = False
@@ -79,9 +88,9 @@ class _PlayThread(TickThread):
             super().loop(failed=True)
             return
         self._show(0)
-        while not self._owner.stopping.is_set():
+        while not self._feed.stopping.is_set():
             wishes = self.take(self._due if self._playback.playing else None)
-            if self._owner.stopping.is_set():
+            if self._feed.stopping.is_set():
                 return
             self.grant(wishes)
             self._go(wishes.moves)
@@ -96,7 +105,7 @@ class _PlayThread(TickThread):
             self._show(self._playback.number)
         elif self._playback != before:
             self._schedule()
-            self._owner.post(Played(self._playback))
+            self._feed.post(Played(self._playback))
 
     def _show(self, wanted: int) -> None:
         ticks = self._replay.ticks
@@ -124,7 +133,7 @@ class _PlayThread(TickThread):
         playing = self._playback.playing and number + 1 < len(ticks)
         self._playback = replace(self._playback, number=number, playing=playing)
         self._schedule()
-        self._owner.post(Played(self._playback))
+        self._feed.post(Played(self._playback))
         self.look_closer()
 
     def _read_again(self, number: int) -> None:
@@ -133,7 +142,7 @@ class _PlayThread(TickThread):
         self._replay.seek(first)
         for _ in range(first, number):
             self._judge.of(self._history.add(self._replay.snapshot()))
-            if self._owner.stopping.is_set():
+            if self._feed.stopping.is_set():
                 return
 
     def _schedule(self) -> None:

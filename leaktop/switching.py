@@ -6,14 +6,17 @@ counts: until then nothing of the old one is lost, whatever goes wrong.
 
 from collections.abc import Callable
 
+from textual.app import App
 from textual.message import Message
 
 from leaktop import messages as say
 from leaktop.format import clean, format_age, format_estimate
 from leaktop.model import Estimate, Filters
 from leaktop.modes import Modes, Opening, open_apart
+from leaktop.screens.main import MainScreen
 from leaktop.screens.question import QuestionScreen
 from leaktop.session import Session
+from leaktop.sessions import Sessions
 from leaktop.source import Source, SourceError
 from leaktop.widgets.status_bar import Stage
 
@@ -91,6 +94,87 @@ class Switch:
             f"to {name_of(growth=self.opening.growth)}: {step} ... (Esc: stay with "
             f"{name_of(growth=not self.opening.growth)})"
         )
+
+
+class Switching:
+    """The change of mode that is under way, if there is one."""
+
+    def __init__(self, app: App[int], modes: Modes | None, sessions: Sessions) -> None:
+        self._app = app
+        self._modes = modes
+        self._sessions = sessions
+        self._switch: Switch | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is one."""
+        return self._switch is not None
+
+    def want(self) -> None:
+        """Change the mode, ask whether to, or say why not."""
+        if (session := self._sessions.current) is None or self._switch is not None:
+            return
+        if why := why_not(session, self._modes):
+            session.refuse(why)
+        elif (question := ask_to_leave(session)) is not None:
+            self._app.push_screen(question, self._answered)
+        else:
+            self._begin(session)
+
+    def _answered(self, key: str | None) -> None:
+        session = self._sessions.current
+        if key is not None and session is not None and not why_not(session, self._modes):
+            self._begin(session)
+
+    def _begin(self, session: Session) -> None:
+        assert self._modes is not None
+        assert session.opening is not None
+        session.refuse("")
+        if not session.opening.growth:
+            self._sessions.limits = session.status.filters
+        filters = self._sessions.limits if session.opening.growth else Filters()
+        self._switch = Switch(
+            self._modes, session, filters, self._sessions.new, self._app.post_message
+        )
+
+    def opened(self, message: say.SourceOpened) -> bool:
+        """Start what was opened; returns whether it was for this."""
+        if self._switch is None or message.opening is not self._switch.opening:
+            return False
+        self._switch.opened(message.source)
+        return True
+
+    def open_failed(self, message: say.OpenFailed) -> bool:
+        """Stay with the old mode; returns whether it was this that failed."""
+        if self._switch is None or message.opening is not self._switch.opening:
+            return False
+        self.end(message.error)
+        return True
+
+    def take(self, message: say.Said) -> bool:
+        """Learn what the session to come says; returns whether it has taken its place."""
+        switch = self._switch
+        if switch is None or not switch.concerns(message):
+            return False
+        if isinstance(message, say.SourceFailed):
+            self.end(message.error)
+        elif (session := switch.take(message)) is not None:
+            self._switch, self._sessions.current = None, session
+            while not isinstance(self._sessions.top, MainScreen):  # what is open of the old one's
+                self._app.pop_screen()
+            self._sessions.let_go(switch.old)
+            session.show_activity(f"ending {name_of(growth=not switch.opening.growth)} ...")
+            return True
+        return False
+
+    def end(self, error: SourceError | None = None) -> None:
+        """Stay with the old mode: because of an ``error``, or as somebody wishes."""
+        if (switch := self._switch) is not None:
+            self._switch = None
+            if error is None:
+                switch.cancel()
+            else:
+                switch.failed(error)
 
 
 def ask_to_leave(session: Session) -> QuestionScreen | None:

@@ -8,7 +8,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
-from textual.message import Message
 from textual.strip import Strip
 
 from leaktop import format as fmt
@@ -17,7 +16,7 @@ from leaktop.excerpt import Excerpt
 from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
 from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail, Trend
-from leaktop.screens.live import LiveScreen, Names
+from leaktop.screens.live import LiveScreen, Names, Wish
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.chart import ChartView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack
@@ -194,21 +193,21 @@ class DetailScreen(LiveScreen):
         Binding("i", "ignore", show=False),
     ]
 
-    class BlocksWanted(Message):
+    class BlocksWanted(Wish):
         """Live blocks are to be listed: of which stack, from which on, how many; None: no more."""
 
         def __init__(self, wanted: tuple[int, int, int] | None) -> None:
             super().__init__()
             self.wanted = wanted
 
-    class ContentWanted(Message):
+    class ContentWanted(Wish):
         """The first bytes of a block are to be read."""
 
         def __init__(self, block: LiveBlock) -> None:
             super().__init__()
             self.block = block
 
-    class LogWanted(Message):
+    class LogWanted(Wish):
         """What a stack does is to be logged; None: no more."""
 
         def __init__(self, stack_id: int | None) -> None:

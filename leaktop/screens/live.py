@@ -12,27 +12,31 @@ Names = Mapping[int, tuple[Frame, ...]]
 """Frames with names, by stack id."""
 
 
+class Wish(Message):
+    """What a screen wishes of the session that it shows."""
+
+
 class LiveScreen(Screen[None]):
     """A screen that is shown the state of things and repaints what changed."""
 
-    class Resumed(Message):
+    class Resumed(Wish):
         """The screen is on top and wants to be shown the state of things."""
 
-    class StackOpened(Message):
+    class StackOpened(Wish):
         """One stack is to be looked at."""
 
         def __init__(self, site: Site) -> None:
             super().__init__()
             self.site = site
 
-    class IgnoreToggled(Message):
+    class IgnoreToggled(Wish):
         """A stack is not to be seen any more, or again where it is ignored."""
 
         def __init__(self, site: Site) -> None:
             super().__init__()
             self.site = site
 
-    class NamesWanted(Message):
+    class NamesWanted(Wish):
         """Other stacks are in sight."""
 
         def can_replace(self, message: Message) -> bool:

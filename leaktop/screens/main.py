@@ -14,7 +14,7 @@ from leaktop.analyze import haystack, ordered, text_filter
 from leaktop.command import Command
 from leaktop.ignore import NOTHING_IGNORED
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
-from leaktop.screens.live import LiveScreen, Names
+from leaktop.screens.live import LiveScreen, Names, Wish
 from leaktop.widgets.filter_bar import FilterBar
 from leaktop.widgets.frames import FramesView, no_stack
 from leaktop.widgets.key_hints import KeyHints
@@ -96,14 +96,14 @@ class MainScreen(LiveScreen):
         Binding("escape", "clear", show=False),
     ]
 
-    class FiltersEdited(Message):
+    class FiltersEdited(Wish):
         """Other filters are wanted."""
 
         def __init__(self, filters: Filters) -> None:
             super().__init__()
             self.filters = filters
 
-    class TreeOpened(Message):
+    class TreeOpened(Wish):
         """The call tree is to be looked at."""
 
     class SwitchWanted(Message):

@@ -1,6 +1,9 @@
 """What is shown while the terminal is too small for anything else."""
 
-from textual.app import ComposeResult
+from typing import Any
+
+from textual.app import App, ComposeResult
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.strip import Strip
 
@@ -27,3 +30,15 @@ class TooSmallScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the notice."""
         yield _Notice()
+
+
+def cover(app: App[Any], size: Size) -> None:
+    """Cover the screen on top where a terminal of this size is too small; uncover it where not."""
+    if not app.screen_stack:  # on the way out
+        return
+    small = size.width < LEAST_WIDTH or size.height < LEAST_HEIGHT
+    covered = isinstance(app.screen_stack[-1], TooSmallScreen)
+    if small and not covered:
+        app.push_screen(TooSmallScreen())
+    elif covered and not small:
+        app.pop_screen()

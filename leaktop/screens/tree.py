@@ -7,12 +7,11 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 
 from leaktop import format as fmt
 from leaktop.calls import Node, Order, Row
 from leaktop.model import Site
-from leaktop.screens.live import LiveScreen, Names
+from leaktop.screens.live import LiveScreen, Names, Wish
 from leaktop.tree_thread import BuiltTree, TreeWish, Unfold
 from leaktop.widgets.call_tree import CallTreeView, TreeRows
 from leaktop.widgets.key_hints import KeyHints
@@ -76,7 +75,7 @@ class TreeScreen(LiveScreen):
         Binding("C", "fold_all", show=False),
     ]
 
-    class Wanted(Message):
+    class Wanted(Wish):
         """A tree is to be built."""
 
         def __init__(self, wish: TreeWish) -> None:

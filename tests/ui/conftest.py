@@ -10,12 +10,12 @@ import pytest
 import textual.app
 import textual.pilot
 
-from leaktop import collector
+from leaktop import ticking
 
 
 @pytest.fixture(autouse=True)
 def _only_asked_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector, "_FIRST_TICK_S", 3600.0)
+    monkeypatch.setattr(ticking, "_FIRST_TICK_S", 3600.0)
     for name in ("NO_COLOR", "TEXTUAL_THEME"):
         monkeypatch.delenv(name, raising=False)
 

@@ -124,9 +124,8 @@ class PickerDriver(Driver):
     async def read(self) -> None:
         """Have the processes read, and wait until the picker has them."""
         before = self.picker._latest
-        watcher = self.app._watcher
-        assert watcher is not None
-        watcher.read_now()
+        assert self.app._attaching is not None
+        self.app._attaching.watcher.read_now()
         await self.until(lambda: self.picker._latest is not before)
 
     async def attached(self, source: ScriptedSource) -> None:

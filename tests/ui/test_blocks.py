@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from leaktop import collector
+from leaktop import ticking
 from leaktop.model import EVENTS_MAX
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
@@ -165,7 +165,7 @@ async def test_a_flood_leaves_the_newest_and_what_was_lost_is_said() -> None:
         assert len(flood) > EVENTS_MAX
         source.happened = list(flood)
         await driver.until(lambda: log._seen == len(flood))
-        assert log.row_count == KEPT == collector._LOG_LINES
+        assert log.row_count == KEPT == ticking._LOG_LINES
         assert f"{flood[-1].address:#x}" in driver.text()
         await driver.tick()
         assert "12000, 7 lost" in driver.text()

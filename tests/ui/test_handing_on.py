@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from leaktop.app import CLIPBOARD_MAX
+from leaktop.handing_on import CLIPBOARD_MAX
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.saving import SavingScreen
 from leaktop.source import SourceError

@@ -30,7 +30,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def written(driver: Driver) -> None:
-    writing = driver.app._ignoring._writing
+    writing = driver.app._granting._ignoring._writing
     assert writing is not None
     await driver.until(lambda: not writing.is_alive())
 
@@ -131,7 +131,7 @@ async def test_an_entry_for_more_than_one_stack_is_the_users_to_change() -> None
             await driver.press("j")
         await driver.press("i")
         assert "not changed: 'python' of config.toml is not for it alone" in driver.text()
-        assert driver.app._ignoring.list.entries == config.ignore
+        assert driver.app._granting._ignoring.list.entries == config.ignore
 
 
 async def test_in_a_stack() -> None:
@@ -162,4 +162,4 @@ async def test_i_is_a_letter_in_a_filter() -> None:
     async with driving(leaky_source()) as driver:
         await driver.press("slash", "i", "I")
         assert driver.main.query_one(FilterBar).has_class("editing")
-        assert not driver.app._ignoring.list.entries
+        assert not driver.app._granting._ignoring.list.entries

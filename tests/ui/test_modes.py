@@ -276,7 +276,7 @@ async def test_what_tracing_costs_is_said_where_it_is_much() -> None:
         for second in range(1, 5)
     ]
     async with traced_in(machine, source, growth=False) as driver:
-        await driver.until(lambda: driver.app._cost_of_a_call is not None)
+        await driver.until(lambda: driver.app._costing.of_a_call is not None)
         await driver.tick()
         await driver.tick()
         # 0.3 s a second are tracing's, 0.6 s its own

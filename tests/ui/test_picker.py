@@ -390,8 +390,8 @@ async def test_keys_of_the_stacks_do_nothing_to_the_list() -> None:
 
 async def test_nothing_is_read_while_one_is_traced() -> None:
     async with picking_from(Machine()) as driver:
-        watcher = driver.app._watcher
-        assert watcher is not None
+        assert driver.app._attaching is not None
+        watcher = driver.app._attaching.watcher
         await driver.attached(leaky_source())
         assert not watcher._wanted
         await driver.press("escape")
