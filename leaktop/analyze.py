@@ -6,18 +6,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 
+from leaktop.candidates import Estimate, Process, ProcessSort
 from leaktop.marks import Mark
-from leaktop.model import (
-    Estimate,
-    Frame,
-    Process,
-    ProcessSort,
-    Site,
-    Snapshot,
-    SortKey,
-    Target,
-    Verdict,
-)
+from leaktop.model import Frame, Site, Snapshot, SortKey, Target, Verdict
 from leaktop.plumbing import frame_that_matters, is_plumbing
 
 __all__ = [

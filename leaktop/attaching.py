@@ -10,8 +10,9 @@ from collections.abc import Callable
 from textual.app import App
 
 from leaktop import messages as say
+from leaktop.candidates import Process
 from leaktop.format import clean, format_slowdown
-from leaktop.model import Filters, Process
+from leaktop.model import Filters
 from leaktop.modes import Estimating, Modes, Opening, open_apart
 from leaktop.picking import Picking, Watcher
 from leaktop.screens.main import MainScreen

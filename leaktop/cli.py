@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leaktop.arguments import filters_of, names_a_target, parse
+from leaktop.candidates import Estimate, Process
 from leaktop.config import Config
 from leaktop.format import clean
-from leaktop.model import Estimate, Filters, Process
+from leaktop.model import Filters
 from leaktop.source import Source, SourceError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from leaktop.excerpt import Reader
 from leaktop.exported import Names
 from leaktop.feed import Feed
 from leaktop.messages import Exported, Said
-from leaktop.model import Filters, LiveBlock, Site
+from leaktop.model import Filters, Site
 from leaktop.naming import SymbolThread
+from leaktop.single_blocks import LiveBlock
 from leaktop.source import Source
 from leaktop.ticking import TickThread
 

@@ -7,7 +7,7 @@ Sizes use powers of 1024 under top's letters, at most five cells wide, and count
 import re
 import unicodedata
 
-from leaktop.model import Estimate
+from leaktop.candidates import Estimate
 
 NAME_LIMIT = 512
 """Characters of a name from the target that are ever shown."""

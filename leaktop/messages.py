@@ -6,21 +6,11 @@ from pathlib import Path
 from textual.message import Message
 
 from leaktop.analyze import Reading
+from leaktop.candidates import Estimate, Processes
 from leaktop.excerpt import Excerpt
-from leaktop.model import (
-    BlockPage,
-    Estimate,
-    Event,
-    Filters,
-    Frame,
-    LiveBlock,
-    Memory,
-    Processes,
-    StackDetail,
-    Tracing,
-    Trend,
-)
+from leaktop.model import Filters, Frame, Memory, StackDetail, Tracing, Trend
 from leaktop.recorder import Recorded
+from leaktop.single_blocks import BlockPage, Event, LiveBlock
 from leaktop.source import Source, SourceError
 from leaktop.source.timeline import Playback
 from leaktop.tree_thread import BuiltTree

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from leaktop.candidates import Estimate, Process
 from leaktop.messages import CostMeasured, Estimated, OpenFailed, SourceOpened
-from leaktop.model import Estimate, Filters, Process
+from leaktop.model import Filters
 from leaktop.source import Source, SourceError
 
 

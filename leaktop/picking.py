@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from leaktop.candidates import Processes
 from leaktop.messages import ProcessesRead
-from leaktop.model import Processes
 
 
 @dataclass(frozen=True, slots=True)

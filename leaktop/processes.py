@@ -16,7 +16,7 @@ from operator import mul
 from pathlib import Path
 
 from leaktop import procfs
-from leaktop.model import Process, Processes
+from leaktop.candidates import Process, Processes
 
 READ_S = 0.07
 """Seconds that one reading may take."""

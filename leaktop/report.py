@@ -13,17 +13,8 @@ from leaktop.command import Command, describe_end
 from leaktop.descriptors import wait_readable
 from leaktop.format import clean
 from leaktop.gate import Grown, Limit, growth_between
-from leaktop.model import (
-    EVENTS_MAX,
-    LOSSES,
-    BlockPage,
-    Event,
-    Site,
-    Snapshot,
-    SortKey,
-    Target,
-    Tracing,
-)
+from leaktop.model import LOSSES, Site, Snapshot, SortKey, Target, Tracing
+from leaktop.single_blocks import EVENTS_MAX, BlockPage, Event
 from leaktop.source import Source
 
 if TYPE_CHECKING:

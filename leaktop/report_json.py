@@ -13,16 +13,14 @@ from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.model import (
     LIFETIME_EDGES_S,
     UNLIMITED,
-    BlockPage,
     Counters,
-    Event,
     Frame,
-    LiveBlock,
     Site,
     Snapshot,
     Target,
     Verdict,
 )
+from leaktop.single_blocks import BlockPage, Event, LiveBlock
 
 JSON_VERSION = 1
 """Changes when a field changes its meaning or goes; new fields do not change it."""

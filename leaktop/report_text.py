@@ -8,7 +8,8 @@ from leaktop.analyze import Reading
 from leaktop.format import clean
 from leaktop.gate import Grown
 from leaktop.ignore import NOTHING_IGNORED, Ignored
-from leaktop.model import BlockPage, Counters, Event, Frame, Site, Snapshot
+from leaktop.model import Counters, Frame, Site, Snapshot
+from leaktop.single_blocks import BlockPage, Event
 from leaktop.verdicts import SUSPICIOUS
 
 _NO_ROOM = "[no room for its stack: see --max-stacks]"

@@ -10,8 +10,9 @@ from textual.app import App
 from textual.message import Message
 
 from leaktop import messages as say
+from leaktop.candidates import Estimate
 from leaktop.format import clean, format_age, format_estimate
-from leaktop.model import Estimate, Filters
+from leaktop.model import Filters
 from leaktop.modes import Modes, Opening, open_apart
 from leaktop.screens.main import MainScreen
 from leaktop.screens.question import QuestionScreen

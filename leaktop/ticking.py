@@ -33,7 +33,8 @@ from leaktop.messages import (
     SourceFailed,
     TargetGone,
 )
-from leaktop.model import EVENTS_MAX, Event, Filters, LiveBlock, Site, Tracing
+from leaktop.model import Filters, Site, Tracing
+from leaktop.single_blocks import EVENTS_MAX, Event, LiveBlock
 from leaktop.source import SourceError
 
 if TYPE_CHECKING:

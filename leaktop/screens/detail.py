@@ -15,8 +15,9 @@ from leaktop.bands import age_label, size_label
 from leaktop.excerpt import Excerpt
 from leaktop.marks import Mark
 from leaktop.messages import BlockRead, BlocksReady, DetailReady, EventsReady, LinesReady
-from leaktop.model import Counters, Frame, LiveBlock, Site, StackDetail, Trend
+from leaktop.model import Counters, Frame, Site, StackDetail, Trend
 from leaktop.screens.live import LiveScreen, Names, Wish
+from leaktop.single_blocks import LiveBlock
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.chart import ChartView
 from leaktop.widgets.frames import FramesView, SourceView, no_stack

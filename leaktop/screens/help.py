@@ -13,7 +13,8 @@ from textual.strip import Strip
 
 from leaktop import __version__
 from leaktop import format as fmt
-from leaktop.model import LOSSES, Estimate, Memory, Target, TracedFunction, TracedLibrary, Tracing
+from leaktop.candidates import Estimate
+from leaktop.model import LOSSES, Memory, Target, TracedFunction, TracedLibrary, Tracing
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.rows import RowsView
 

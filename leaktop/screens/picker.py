@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from leaktop.analyze import ordered_processes, process_text, text_filter
-from leaktop.model import Process, Processes, ProcessSort
+from leaktop.candidates import Process, Processes, ProcessSort
 from leaktop.widgets.filter_bar import FilterBar
 from leaktop.widgets.key_hints import KeyHints
 from leaktop.widgets.picker_bar import PatternLine, PickerBar, PickerStatus

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from leaktop.model import (
-    BlockPage,
     CodeMapping,
-    Event,
     Filters,
     Frame,
     Memory,
@@ -15,6 +13,7 @@ from leaktop.model import (
     Target,
     Tracing,
 )
+from leaktop.single_blocks import BlockPage, Event
 
 
 class SourceError(Exception):
@@ -74,7 +73,7 @@ class Source(Protocol):
         ...
 
     def read_block(self, pid: int, address: int, size: int) -> bytes:
-        """Read the first bytes of a block as they are now, ``model.BLOCK_BYTES_MAX`` at most.
+        """Read the first bytes of a block as they are now, ``BLOCK_BYTES_MAX`` at most.
 
         Less where not all of it can be read. Raises SourceError where nothing can.
         """
@@ -88,7 +87,7 @@ class Source(Protocol):
         ...
 
     def events(self) -> Sequence[Event]:
-        """Take the oldest events logged, ``model.EVENTS_MAX`` at most, in order.
+        """Take the oldest events logged, ``EVENTS_MAX`` at most, in order.
 
         Those that found no room are counted as ``events_dropped``. Raises SourceError.
         """

@@ -3,17 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
-from leaktop.model import (
-    BlockPage,
-    CodeMapping,
-    Event,
-    Filters,
-    Frame,
-    Memory,
-    Snapshot,
-    StackDetail,
-    Tracing,
-)
+from leaktop.model import CodeMapping, Filters, Frame, Memory, Snapshot, StackDetail, Tracing
+from leaktop.single_blocks import BlockPage, Event
 from leaktop.source import Source
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from leaktop.model import BlockPage, Histogram, LiveBlock, StackDetail
+from leaktop.model import Histogram, StackDetail
+from leaktop.single_blocks import BlockPage, LiveBlock
 from leaktop.tracer import layout
 from leaktop.tracer.loader import Program
 

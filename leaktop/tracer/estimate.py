@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from leaktop.model import Estimate
+from leaktop.candidates import Estimate
 from leaktop.tracer import TracerError
 from leaktop.tracer.allocators import find_allocators, require_allocator
 from leaktop.tracer.arch import Architecture, this_machine

@@ -6,7 +6,7 @@ from mmap import PAGESIZE
 
 import numpy as np
 
-from leaktop.model import EVENTS_MAX, Event, EventKind
+from leaktop.single_blocks import EVENTS_MAX, Event, EventKind
 from leaktop.tracer import layout
 from leaktop.tracer.loader import Program
 from leaktop.tracer.objects import EVENTS_PAGES

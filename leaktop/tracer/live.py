@@ -5,10 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from leaktop.descriptors import make_room
 from leaktop.model import (
-    BLOCK_BYTES_MAX,
-    BlockPage,
     CodeMapping,
-    Event,
     Filters,
     Frame,
     Memory,
@@ -19,6 +16,7 @@ from leaktop.model import (
     Target,
     Tracing,
 )
+from leaktop.single_blocks import BLOCK_BYTES_MAX, BlockPage, Event
 from leaktop.symbolize import Symbolizer
 from leaktop.tracer import TracerError
 from leaktop.tracer.arch import this_machine

@@ -4,7 +4,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from leaktop import format as fmt
-from leaktop.model import BlockPage, LiveBlock
+from leaktop.single_blocks import BlockPage, LiveBlock
 from leaktop.widgets.lines import LinesView
 from leaktop.widgets.rows import RowsView
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from textual.strip import Strip
 
 from leaktop import format as fmt
-from leaktop.model import Event, EventKind
+from leaktop.single_blocks import Event, EventKind
 from leaktop.widgets.rows import RowsView
 
 KEPT = 1000

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from textual.strip import Strip
 
 from leaktop import format as fmt
-from leaktop.model import Processes
+from leaktop.candidates import Processes
 from leaktop.widgets.lines import LinesView
 
 _ALERT_LINES = 3

@@ -8,7 +8,7 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import rises
-from leaktop.model import Process, ProcessSort
+from leaktop.candidates import Process, ProcessSort
 from leaktop.widgets.columns import Column, column_at, put_titles
 from leaktop.widgets.lines import LineBuilder
 from leaktop.widgets.rows import KeyedRowsView

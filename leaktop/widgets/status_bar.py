@@ -9,9 +9,10 @@ from textual.strip import Strip
 
 from leaktop import format as fmt
 from leaktop.analyze import Reading
+from leaktop.candidates import Estimate
 from leaktop.ignore import NOTHING_IGNORED, Ignored
 from leaktop.marks import Mark
-from leaktop.model import UNLIMITED, Estimate, Filters, System, Target, Trend
+from leaktop.model import UNLIMITED, Filters, System, Target, Trend
 from leaktop.recorder import Recorded, how_it_goes
 from leaktop.source.timeline import Playback
 from leaktop.widgets.lines import LineBuilder, LinesView

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from leaktop.model import BLOCK_BYTES_MAX, EVENTS_MAX, Event, Filters, LiveBlock, Site
+from leaktop.model import Filters, Site
+from leaktop.single_blocks import BLOCK_BYTES_MAX, EVENTS_MAX, Event, LiveBlock
 from leaktop.tracer.live import LiveSource
 from tests.live.conftest import StartLeaktop, StartTarget
 from tests.live.harness import TargetProcess, wait_until

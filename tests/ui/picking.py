@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from leaktop.app import LeaktopApp
-from leaktop.model import Estimate, Filters, Process, Processes
+from leaktop.candidates import Estimate, Process, Processes
+from leaktop.model import Filters
 from leaktop.modes import Modes, Opening
 from leaktop.picking import Picking
 from leaktop.screens.picker import PickerScreen

@@ -5,17 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from leaktop.model import (
-    EVENTS_MAX,
-    BlockPage,
     CodeMapping,
     Counters,
-    Event,
-    EventKind,
     Filters,
     Frame,
     Growth,
     Histogram,
-    LiveBlock,
     Memory,
     Refusal,
     Site,
@@ -26,6 +21,7 @@ from leaktop.model import (
     TracedLibrary,
     Tracing,
 )
+from leaktop.single_blocks import EVENTS_MAX, BlockPage, Event, EventKind, LiveBlock
 from leaktop.source import SourceError
 
 TARGET = Target(pid=4242, comm="leaky", rss=48 << 20)

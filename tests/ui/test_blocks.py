@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from leaktop import ticking
-from leaktop.model import EVENTS_MAX
 from leaktop.screens.detail import DetailScreen
 from leaktop.screens.main import MainScreen
+from leaktop.single_blocks import EVENTS_MAX
 from leaktop.source import SourceError
 from leaktop.widgets.blocks import BlocksView, ContentView
 from leaktop.widgets.log import KEPT, LogView

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from textual.message import Message
 
+from leaktop.candidates import Processes
 from leaktop.messages import SourceFailed
-from leaktop.model import Filters, Processes
+from leaktop.model import Filters
 from leaktop.picking import Picking, Watcher
 from leaktop.screens.help import HelpScreen
 from leaktop.screens.main import MainScreen

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from leaktop.analyze import cost_between
+from leaktop.candidates import Estimate
 from leaktop.format import format_estimate, format_slowdown
-from leaktop.model import Counters, Estimate, Filters, Snapshot, Target
+from leaktop.model import Counters, Filters, Snapshot, Target
 from leaktop.processes import is_still_there, look_at
 from leaktop.tracer.estimate import Costs, estimate_of
 

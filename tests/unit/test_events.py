@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaktop.model import Event, EventKind
+from leaktop.single_blocks import Event, EventKind
 from leaktop.tracer import layout
 from leaktop.tracer.events import events_of
 

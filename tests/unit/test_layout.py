@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from leaktop.model import LIFETIME_EDGES_S, LOSSES, EventKind
+from leaktop.model import LIFETIME_EDGES_S, LOSSES
+from leaktop.single_blocks import EventKind
 from leaktop.tracer import TracerError, layout
 from leaktop.tracer.image import BPF_SOURCE
 from leaktop.tracer.probes import COOKIE_EXIT

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from leaktop.model import BlockPage, StackDetail
+from leaktop.model import StackDetail
 from leaktop.report import run_batch
+from leaktop.single_blocks import BlockPage
 from tests.unit.test_command_line import refusal
 from tests.unit.test_report import NO_DELAY, Scripted, site, snapshot
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from leaktop import processes
-from leaktop.model import Process
+from leaktop.candidates import Process
 from leaktop.processes import (
     WINDOW_S,
     ProcessSampler,

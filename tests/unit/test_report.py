@@ -19,18 +19,13 @@ from leaktop.analyze import Reading, ordered
 from leaktop.history import History
 from leaktop.ignore import Entry, Ignored
 from leaktop.model import (
-    EVENTS_MAX,
     KERNEL,
     LOSSES,
-    BlockPage,
     CodeMapping,
     Counters,
-    Event,
-    EventKind,
     Filters,
     Frame,
     Growth,
-    LiveBlock,
     Memory,
     ProcessState,
     Refusal,
@@ -47,6 +42,7 @@ from leaktop.model import (
 from leaktop.report import BLOCKS_MAX, BatchOptions, ready_line, run_batch
 from leaktop.report_json import JSON_VERSION, event_json, json_line
 from leaktop.report_text import event_text, frame_text, text
+from leaktop.single_blocks import EVENTS_MAX, BlockPage, Event, EventKind, LiveBlock
 from leaktop.source import SourceError
 
 HOSTILE = "a\x1b[2J\nb\u202e[red]\x00\x9b\udcff"
