@@ -3,8 +3,14 @@
 import contextlib
 import gc
 import os
+import signal
 import sys
 from typing import NoReturn
+
+# Python's own handler raises KeyboardInterrupt wherever it is: lost in a callback, as imports have
+# them, and a traceback elsewhere. Nothing is attached before whoever traces has a handler.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # A tick makes some objects for each of thousands of stacks, and lets the last one's go; by default
 # Python would look through all that there is for cycles each time, and does so during imports, too.
