@@ -4,10 +4,10 @@ Usage (as root): python bench/growth.py [--rounds N] [--json FILE]
 
 An allocation-heavy program and the worst case, a program that does nothing but fault, run by turns
 without and with `leaktop --growth` on them; then the same while it watches another process. Each
-short run with it is compared with the runs without just before and after, since the host is never
-as it was. Printed are the medians of these ratios with an interval that holds the true median with
-95 % (by order statistics), and page faults a step: with the cost of one fault, which the worst case
-gives, they say what the added time of the other program has to be.
+short run with it, once the path is known, is compared with the runs without just before and after,
+since the host is never as it was. Printed are the medians of these ratios with an interval that
+holds the true median with 95 % (by order statistics), and page faults a step: with the cost of one
+fault, which the worst case gives, they say what the added time of the other program has to be.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-STEPS = {"churn": 600_000, "faults": 96_000}
+STEPS = {"churn": 3_000_000, "faults": 96_000}
 
 
 class Run(NamedTuple):
@@ -67,15 +67,16 @@ class Target:
 
 
 def watching(pid: int) -> "subprocess.Popen[str]":
-    """Start growth mode and return once it counts."""
+    """Start growth mode and return after its first snapshot, when it is idle between two."""
     tracer = subprocess.Popen(
         [sys.executable, "-m", "leaktop", "--growth", "-b", "-d", "1", "-p", str(pid)],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert tracer.stderr is not None
-    if "watching" not in tracer.stderr.readline():
+    assert tracer.stdout is not None
+    if "watching" not in tracer.stderr.readline() or not tracer.stdout.readline():
         raise SystemExit("leaktop does not start")
     return tracer
 
@@ -92,6 +93,7 @@ def measure(program: Path, loop: str, rounds: int) -> "dict[str, Any]":
             for name, pid in (("watched", target.pid), ("other watched", other.pid)):
                 before = target.round(loop)
                 tracer = watching(pid)
+                target.round(loop)
                 traced = target.round(loop)
                 tracer.terminate()
                 tracer.wait()

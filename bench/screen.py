@@ -106,6 +106,8 @@ def one_run(samples: Samples, program: Path, ticks: int) -> None:
 def main() -> None:
     """Be the scripted child, or measure, print, write."""
     if sys.argv[1:] == [CHILD]:
+        import leaktop.__main__  # noqa: F401, PLC0415  (sets Python up as for the program)
+
         LeaktopApp(TickingSource(SCRIPTED_STACKS), filters=Filters(), delay_s=1.0).run()
         return
     run = begin("screen", __doc__, rounds=5)

@@ -11,12 +11,12 @@ _WORTH_A_NUMBER = 0.05
 
 
 def mark(score: float) -> str:
-    """Return a score with signs for it, which do not rest on colour: ``!! 0.97``, ``! 0.55``."""
+    """Return a score with signs for it, which do not rest on colour: ``!! 0.9``, ``! 0.6``."""
     score = round(score, 2)  # as it is read
     if score < _WORTH_A_NUMBER:
         return "·"
     signs = "!! " if score >= CERTAIN else "! " if score >= SUSPICIOUS else ""
-    return f"{signs}{score:.2f}"
+    return f"{signs}{score:.1f}"
 
 
 def style_of(score: float) -> str:

@@ -27,7 +27,7 @@ def test_a_wide_table_has_more_columns() -> None:
     assert titles(BLOCKS, WIDE - 1) == narrow
     assert titles(BLOCKS, MEDIUM - 1) == narrow[:-1]
     assert titles(BLOCKS, WIDE) == [*narrow, "ALLOCS", "FREES"]
-    assert figures(BLOCKS, WIDE) == ["4.00K", "3", "+2.00K", "≤1m01s", "! 0.55", "10", "7"]
+    assert figures(BLOCKS, WIDE) == ["4.00K", "3", "+2.00K", "≤1m01s", "! 0.6", "10", "7"]
 
 
 def test_growth_mode_has_pages_and_no_ages() -> None:
