@@ -17,6 +17,7 @@ from leaktop.attaching import Attaching, discard
 from leaktop.command import Command
 from leaktop.config import Config
 from leaktop.costing import Costing
+from leaktop.format import internal_error
 from leaktop.granting import ON_KEYS, Granting
 from leaktop.handing_on import HandingOn
 from leaktop.ignoring import Ignoring
@@ -343,7 +344,7 @@ class LeaktopApp(App[int]):
     # Textual would print a traceback where nobody sees it, and end as if nothing had happened.
     def _handle_exception(self, error: Exception) -> None:
         if self.failure is None:
-            self.failure = f"internal error ({type(error).__name__}: {error}); please report it"
+            self.failure = internal_error(error)
         super()._handle_exception(error)
 
     def _ask_to_stop(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from leaktop.export import Export, ExportError
 from leaktop.export.stack_text import stack_text
 from leaktop.exporting import with_names, write_export, write_stack
+from leaktop.format import internal_error
 from leaktop.messages import Exported, StackCopied
 from leaktop.model import Frame, Site
 from leaktop.outfile import OutFileError
@@ -21,8 +22,7 @@ def written(source: Source, export: Export, path: Path, names: Names) -> Exporte
     except (ExportError, OutFileError) as error:
         return Exported(str(error), error=True)
     except Exception as error:  # the thread goes on naming frames
-        kind = type(error).__name__
-        return Exported(f"internal error ({kind}: {error}); please report it", error=True)
+        return Exported(internal_error(error), error=True)
 
 
 def copied(source: Source, export: Export, site: Site, names: Names) -> StackCopied:

@@ -66,13 +66,13 @@ def collect(
     A source that ``failed`` is asked for nothing that it has to read.
     """
     wanted = any(format_of(path).details for path in paths)
-    largest = [site.stack_id for site in ordered(reading, SortKey.BYTES)[:TRENDS]]
+    largest = [s.stack_id for s in ordered(reading, SortKey.BYTES)[:TRENDS]] if wanted else []
     return Export(
         reading,
         mappings=source.mappings(),
         trend=history.trend(),
-        trends=history.trends_of(largest) if wanted else {},
-        details=_details(source, reading) if wanted and not failed else {},
+        trends=history.trends_of(largest),
+        details={} if failed else _details(source, largest[:DETAILED]),
     )
 
 
@@ -123,12 +123,12 @@ def _whose(target: Target) -> str:
     return f"leaktop-{comm}" + (f"-{target.pid}" if target.pid else "")
 
 
-def _details(source: Source, reading: Reading) -> Mapping[int, StackDetail]:
+def _details(source: Source, stack_ids: Iterable[int]) -> Mapping[int, StackDetail]:
     found: dict[int, StackDetail] = {}
     until = time.monotonic() + DETAILS_S
-    for site in ordered(reading, SortKey.BYTES)[:DETAILED]:
+    for stack_id in stack_ids:
         try:
-            found[site.stack_id] = source.detail(site.stack_id)
+            found[stack_id] = source.detail(stack_id)
         except SourceError:  # pages, not blocks
             break
         if time.monotonic() > until:

@@ -48,6 +48,11 @@ def to_ascii(text: str) -> str:
     return text.replace("<…>", "<.>").translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
+def internal_error(error: BaseException) -> str:
+    """Return what to tell the user of an error that should not have been."""
+    return f"internal error ({type(error).__name__}: {error}); please report it"
+
+
 def format_bytes(value: float, *, estimated: bool = False) -> str:
     """Return bytes as ``512``, ``1.50M``, ``-12.0K``; ``~`` in front when ``estimated``."""
     return _mark(estimated) + _scaled(value, 1024, _BINARY, whole_below=1024)

@@ -197,9 +197,8 @@ class Judge:
             changed = (changed + changed)[self._turn : self._turn + AT_ONCE]
         for i in changed:
             seen[rows[i]] = lifetimes[i]
-        if (
-            lifetimes and not lifetimes[0]
-        ):  # they are not counted: any age may be one to be freed at
+        # where they are not counted, any age may be one to be freed at
+        if lifetimes and not lifetimes[0]:
             self._frees[:, rows] = _column(_FREES, sites)
         known = [i for i in changed if lifetimes[i]]
         if not known:

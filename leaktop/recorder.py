@@ -127,16 +127,6 @@ class Recorder(RelayedSource):
         return self._source
 
     @property
-    def target(self) -> Target:
-        """See Source."""
-        return self._source.target
-
-    @property
-    def end_descriptor(self) -> int | None:
-        """See Source."""
-        return self._source.end_descriptor
-
-    @property
     def recording(self) -> bool:
         """Whether a recording goes on."""
         return self._scribe.recording

@@ -18,6 +18,7 @@ from leaktop.analyze import Reading
 from leaktop.exported import Names, copied, written
 from leaktop.exporting import collect
 from leaktop.feed import Feed
+from leaktop.format import internal_error
 from leaktop.messages import (
     BlockRead,
     BlocksReady,
@@ -337,7 +338,4 @@ class TickThread(threading.Thread):
 
 
 def _source_error(error: Exception) -> SourceError:
-    if isinstance(error, SourceError):
-        return error
-    kind = type(error).__name__
-    return SourceError(f"internal error ({kind}: {error}); please report it")
+    return error if isinstance(error, SourceError) else SourceError(internal_error(error))

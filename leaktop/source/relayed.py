@@ -3,7 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
-from leaktop.model import CodeMapping, Filters, Frame, Memory, Snapshot, StackDetail, Tracing
+from leaktop.model import (
+    CodeMapping,
+    Filters,
+    Frame,
+    Memory,
+    Snapshot,
+    StackDetail,
+    Target,
+    Tracing,
+)
 from leaktop.single_blocks import BlockPage, Event
 from leaktop.source import Source
 
@@ -15,6 +24,16 @@ class RelayedSource(ABC):
     @abstractmethod
     def _relayed(self) -> Source:
         """The other source. Raises SourceError where there is none yet."""
+
+    @property
+    def target(self) -> Target:
+        """See Source."""
+        return self._relayed.target
+
+    @property
+    def end_descriptor(self) -> int | None:
+        """See Source."""
+        return self._relayed.end_descriptor
 
     @property
     def tracing(self) -> Tracing:

@@ -92,16 +92,6 @@ class CommandSource(RelayedSource):
             self._held.abandon()
             raise
 
-    @property
-    def target(self) -> Target:
-        """The process."""
-        return self._source.target
-
-    @property
-    def end_descriptor(self) -> int | None:
-        """See Source."""
-        return self._source.end_descriptor
-
     def start(self, progress: Callable[[str], None]) -> None:
         """Trace it; ``command.go`` lets it run."""
         try:

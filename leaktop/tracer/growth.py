@@ -35,7 +35,7 @@ from leaktop.tracer.growth_program import GrowthProgram
 from leaktop.tracer.objects import Capacity
 from leaktop.tracer.privilege import check_privileges
 from leaktop.tracer.process import NO_TARGET
-from leaktop.tracer.stacks import StackBook
+from leaktop.tracer.stacks import StackBook, named
 from leaktop.tracer.target import TargetProcess
 from leaktop.tracer.unwind import Unwinder
 
@@ -129,11 +129,7 @@ class GrowthSource(WithoutBlocks):
     def resolve(self, stack_ids: Iterable[int], *, lines: bool) -> Mapping[int, tuple[Frame, ...]]:
         """Name the frames of stacks that a snapshot has shown."""
         known = self._stacks.known if self._stacks is not None else {}
-        wanted = {
-            stack_id: known[stack_id].locations for stack_id in stack_ids if stack_id in known
-        }
-        frames = self._symbolizer.stacks(wanted.values(), lines=lines)
-        return dict(zip(wanted, frames, strict=True))
+        return named(self._symbolizer, known, stack_ids, lines=lines)
 
     def problems(self) -> Mapping[str, str]:
         """Return why modules have no names or lines, and what went wrong with stacks."""

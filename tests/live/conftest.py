@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.harness import ROOT, Leaktop, TargetProcess
+from tests.live.terminal import Terminal
 
 SOURCES = ROOT / "tests" / "targets"
 FLAGS = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
@@ -64,6 +65,7 @@ RECIPES = {
 Builder = Callable[[str], Path]
 StartTarget = Callable[..., TargetProcess]
 StartLeaktop = Callable[..., Leaktop]
+OpenTerminal = Callable[..., Terminal]
 Trace = Callable[..., Leaktop]
 
 
@@ -116,6 +118,20 @@ def start_leaktop() -> Iterator[StartLeaktop]:
     yield start
     for leaktop in started:
         leaktop.close()
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[OpenTerminal]:
+    """Start `leaktop` with its screen, in terminals of their own."""
+    opened: list[Terminal] = []
+
+    def start(*arguments: str, **options: int) -> Terminal:
+        opened.append(Terminal("-d", "0.2", *arguments, **options))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield start
+    for terminal in opened:
+        terminal.close()
 
 
 @pytest.fixture

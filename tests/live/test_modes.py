@@ -2,37 +2,21 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from leaktop.tracer import TracerError
 from leaktop.tracer.estimate import costs_here, estimate_slowdown
 from leaktop.tracer.probes import Choice
-from tests.live.conftest import StartTarget
-from tests.live.terminal import ENTER, ESCAPE, Terminal
+from tests.live.conftest import OpenTerminal, StartTarget
+from tests.live.terminal import ENTER, ESCAPE
 from tests.live.traces import assert_no_probe_left, changed_code
 
 pytestmark = pytest.mark.live
 
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def open_terminal() -> Iterator[Open]:
-    opened: list[Terminal] = []
-
-    def start(*arguments: str, **options: int) -> Terminal:
-        opened.append(Terminal("-d", "0.2", *arguments, **options))  # type: ignore[arg-type]
-        return opened[-1]
-
-    yield start
-    for terminal in opened:
-        terminal.close()
-
 
 def test_one_key_goes_on_to_exact_tracing_and_back(
-    start_target: StartTarget, open_terminal: Open
+    start_target: StartTarget, open_terminal: OpenTerminal
 ) -> None:
     target = start_target("phases")
     terminal = open_terminal("--growth", "-p", str(target.pid))
@@ -61,7 +45,9 @@ def test_one_key_goes_on_to_exact_tracing_and_back(
     target.tell("churn 1000 10")
 
 
-def test_what_has_ended_has_no_other_mode(start_target: StartTarget, open_terminal: Open) -> None:
+def test_what_has_ended_has_no_other_mode(
+    start_target: StartTarget, open_terminal: OpenTerminal
+) -> None:
     target = start_target("growing")
     terminal = open_terminal("--growth", "-p", str(target.pid), columns=120)
     terminal.wait_for(r"\[growth\]")
@@ -100,7 +86,9 @@ def test_where_it_cannot_be_told() -> None:
         estimate_slowdown(4_194_304, Choice(), threading.Event())
 
 
-def test_the_picker_offers_growth_mode(start_target: StartTarget, open_terminal: Open) -> None:
+def test_the_picker_offers_growth_mode(
+    start_target: StartTarget, open_terminal: OpenTerminal
+) -> None:
     target = start_target("busy", "1")
     terminal = open_terminal(columns=100)
     terminal.wait_for(r"which process\?")

@@ -3,11 +3,11 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.live.conftest import Builder, StartTarget
+from tests.live.conftest import Builder, OpenTerminal, StartTarget
 from tests.live.harness import LEAKTOP, wait_until
 from tests.live.terminal import ENTER, ESCAPE, Terminal
 from tests.live.traces import assert_no_probe_left, changed_code
@@ -15,21 +15,6 @@ from tests.live.traces import assert_no_probe_left, changed_code
 pytestmark = pytest.mark.live
 
 NOBODY = "65534"
-
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def open_picker() -> Iterator[Open]:
-    opened: list[Terminal] = []
-
-    def start(*arguments: str, **options: int) -> Terminal:
-        opened.append(Terminal("-d", "0.2", *arguments, **options))  # type: ignore[arg-type]
-        return opened[-1]
-
-    yield start
-    for terminal in opened:
-        terminal.close()
 
 
 def filter_for(terminal: Terminal, text: str) -> None:
@@ -39,9 +24,11 @@ def filter_for(terminal: Terminal, text: str) -> None:
     terminal.wait_for(rf"text /{re.escape(text)} ")
 
 
-def test_from_the_list_to_the_stacks_and_back(start_target: StartTarget, open_picker: Open) -> None:
+def test_from_the_list_to_the_stacks_and_back(
+    start_target: StartTarget, open_terminal: OpenTerminal
+) -> None:
     target = start_target("phases")
-    terminal = open_picker()
+    terminal = open_terminal()
     terminal.wait_for(r"which process\?")
     filter_for(terminal, str(target.pid))
     terminal.wait_for(rf"▸ +{target.pid} .* phases")
@@ -87,10 +74,10 @@ def bare(build: Builder) -> Iterator[int]:
 
 
 def test_what_cannot_be_traced_is_said_and_the_list_goes_on(
-    bare: int, start_target: StartTarget, open_picker: Open
+    bare: int, start_target: StartTarget, open_terminal: OpenTerminal
 ) -> None:
     other = start_target("phases")
-    terminal = open_picker(columns=120)
+    terminal = open_terminal(columns=120)
     terminal.wait_for(r"which process\?")
     filter_for(terminal, str(bare))
     terminal.wait_for(rf"▸ +{bare} ")
@@ -112,9 +99,9 @@ def test_what_cannot_be_traced_is_said_and_the_list_goes_on(
     assert terminal.wait() == 0
 
 
-def test_stopping_while_it_attaches(start_target: StartTarget, open_picker: Open) -> None:
+def test_stopping_while_it_attaches(start_target: StartTarget, open_terminal: OpenTerminal) -> None:
     target = start_target("phases")
-    terminal = open_picker()
+    terminal = open_terminal()
     terminal.wait_for(r"which process\?")
     filter_for(terminal, str(target.pid))
     terminal.wait_for(rf"▸ +{target.pid} ")
@@ -128,9 +115,9 @@ def test_stopping_while_it_attaches(start_target: StartTarget, open_picker: Open
     assert_no_probe_left(target.pid)
 
 
-def test_hang_up_of_what_was_picked(start_target: StartTarget, open_picker: Open) -> None:
+def test_hang_up_of_what_was_picked(start_target: StartTarget, open_terminal: OpenTerminal) -> None:
     target = start_target("phases")
-    terminal = open_picker()
+    terminal = open_terminal()
     filter_for(terminal, str(target.pid))
     terminal.wait_for(rf"▸ +{target.pid} ")
     terminal.press(ENTER)
@@ -140,13 +127,13 @@ def test_hang_up_of_what_was_picked(start_target: StartTarget, open_picker: Open
     assert_no_probe_left(target.pid)
 
 
-def test_without_privilege_the_list_says_what_attaching_needs(open_picker: Open) -> None:
+def test_without_privilege_the_list_says_what_attaching_needs(open_terminal: OpenTerminal) -> None:
     # The one capability lets nobody read a checkout in root's folder, and does not help to trace.
     as_nobody = (
         *("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"),
         *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
     )
-    terminal = open_picker(command=(*as_nobody, *LEAKTOP), columns=160)
+    terminal = open_terminal(command=(*as_nobody, *LEAKTOP), columns=160)
     terminal.wait_for(r"! tracing another process needs CAP_BPF, .*: run it with sudo")
     terminal.wait_for(rf"(?m)^.? +{os.getpid()} ")
     terminal.press(ENTER)
