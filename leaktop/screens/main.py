@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import is_
 from typing import ClassVar
 
 from textual import on
@@ -10,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from leaktop import format as fmt
-from leaktop.analyze import haystack, ordered, text_filter
+from leaktop.analyze import Reading, haystack, ordered, text_filter
 from leaktop.command import Command
 from leaktop.ignore import NOTHING_IGNORED
 from leaktop.model import UNLIMITED, Filters, Frame, Site, SortKey, Target
@@ -134,6 +135,8 @@ class MainScreen(LiveScreen):
         self.pattern = ""
         self._status = status
         self._names: Names = {}
+        self._ordered_for: tuple[object, ...] = (None,)
+        self._order: Sequence[Site] = ()
         self._texts: dict[int, tuple[Sequence[Frame], str]] = {}
         self._processes: Mapping[int, Target] = {}
         self._resume_pending = False
@@ -208,8 +211,7 @@ class MainScreen(LiveScreen):
         status, reading = self._status, self._status.reading
         sites: Sequence[Site] = ()
         if reading is not None:
-            order = ordered(reading, self.sort, reverse=self.reverse, mark=status.mark)
-            sites = self._passing(order)
+            sites = self._passing(self._ordered(reading))
         self.table.show(
             Rows(
                 sites=sites,
@@ -229,6 +231,16 @@ class MainScreen(LiveScreen):
         )
         self._peek()
         self.post_message(self.NamesWanted())
+
+    # Between two ticks the state changes more than once (a recording grows, say), and to sort
+    # thousands of stacks is most of what showing it costs.
+    def _ordered(self, reading: Reading) -> Sequence[Site]:
+        mark = self._status.mark
+        asked = (reading, self.sort, self.reverse, mark)
+        if not all(map(is_, asked, self._ordered_for)):
+            self._ordered_for = asked
+            self._order = ordered(reading, self.sort, reverse=self.reverse, mark=mark)
+        return self._order
 
     def shown(self, status: Status, names: Names) -> Sequence[Site]:
         """Return the stacks of ``status`` that the table would show, in no order."""
